@@ -1,0 +1,103 @@
+"Properties every model must have, on random shapes, lengths and masks. Add new models to MODELS."
+import numpy as np, pytest, torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+from seqvae.core import EMISSIONS, load_model
+from seqvae.dvae import DVAE
+from seqvae.train import Loss
+
+MODELS = {'filtering':lambda C,U,e,kw: DVAE(C, z_dim=2, h_dim=8, u_dim=U, s_dim=4, emission=e, emission_kwargs=kw),
+          'smoothing':lambda C,U,e,kw: DVAE(C, z_dim=2, h_dim=8, u_dim=U, s_dim=4, emission=e, emission_kwargs=kw, posterior='smoothing')}
+few = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+@st.composite
+def cases(draw):
+    "A model, a batch with holes and padding, known inputs"
+    B,T,C,U = draw(st.integers(1,4)),draw(st.integers(1,9)),draw(st.integers(1,3)),draw(st.integers(0,2))
+    e = draw(st.sampled_from(list(EMISSIONS))); kw = dict(n_levels=3) if e=='categorical' else dict(n_components=2) if e=='mixture' else None
+    g = torch.Generator().manual_seed(draw(st.integers(0,10**6))); torch.manual_seed(draw(st.integers(0,10**6)))
+    model = MODELS[draw(st.sampled_from(list(MODELS)))](C, U, e, kw)
+    x = torch.randn(B,T,C, generator=g) if model.emission.continuous else torch.randint(0, 2, (B,T,C), generator=g).float()
+    lengths = torch.randint(1, T+1, (B,), generator=g)
+    mask = (torch.arange(T)<lengths[:,None])[...,None].expand(B,T,C).clone()
+    if draw(st.booleans()): mask &= torch.rand(B,T,C, generator=g)>0.3
+    mask[:,0] = True
+    return model,x,(torch.randn(B,T,U, generator=g) if U else None),mask
+
+def elbo(model, x, u, mask):
+    "ELBO of each row with all latents at their means, so that nothing is random"
+    model.temperature = 0.
+    with torch.no_grad(): out = model(torch.where(mask, x, float('nan')), u, mask=mask)
+    model.temperature = 1.
+    return out.elbo(x, mask)
+
+@few
+@given(cases())
+def test_shapes(case):
+    model,x,u,mask = case; B,T,C = x.shape
+    out = model(x, u, mask=mask)
+    assert out.px.batch_shape==(B,T) and out.px.event_shape==(C,) and out.z.shape==(B,T,2) and out.qz.batch_shape==out.pz.batch_shape==(B,T)
+    Loss()(out, x, mask).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    ufull = None if u is None else torch.cat([u, torch.randn(B,3,u.shape[2])], 1)
+    assert model.forecast(x, 3, 5, u=ufull, mask=mask).samples.shape==(5,B,3,C)
+    assert model.sample(2, T, u=None if u is None else u[:1].expand(2,-1,-1)).shape==(2,T,C)
+    assert model.impute(x, mask, 3, u=u, n_paths=20, lag=0).samples.shape==(3,B,T,C)
+
+@few
+@given(cases(), st.integers(1,5))
+def test_padding_changes_nothing(case, more):
+    model,x,u,mask = case; B,T,C = x.shape
+    pad = lambda v,fill: None if v is None else torch.cat([v, torch.full((B,more,v.shape[2]), fill, dtype=v.dtype)], 1)
+    torch.testing.assert_close(elbo(model, pad(x, 0.), pad(u, 7.), pad(mask, False)), elbo(model, x, u, mask), rtol=1e-4, atol=1e-4)
+
+@few
+@given(cases())
+def test_batch_order_changes_nothing(case):
+    model,x,u,mask = case; order = torch.randperm(len(x))
+    torch.testing.assert_close(elbo(model, x[order], None if u is None else u[order], mask[order]), elbo(model, x, u, mask)[order], rtol=1e-4, atol=1e-4)
+
+@few
+@given(cases())
+def test_what_is_masked_is_never_read(case):
+    model,x,u,mask = case
+    other = torch.where(mask, x, 1-x if not model.emission.continuous else x+100)
+    torch.testing.assert_close(elbo(model, other, u, mask), elbo(model, x, u, mask), rtol=1e-5, atol=1e-5)
+
+@few
+@given(cases())
+def test_rows_do_not_see_each_other(case):
+    model,x,u,mask = case
+    alone = torch.cat([elbo(model, x[i:i+1], None if u is None else u[i:i+1], mask[i:i+1]) for i in range(len(x))])
+    torch.testing.assert_close(alone, elbo(model, x, u, mask), rtol=1e-4, atol=1e-4)
+
+@few
+@given(cases())
+def test_forecast_with_a_seed_is_repeatable_and_leaves_the_generator_alone(case):
+    model,x,u,mask = case
+    ufull = None if u is None else torch.cat([u, torch.zeros(len(u),2,u.shape[2])], 1)
+    torch.manual_seed(5); state = torch.get_rng_state()
+    a,b = (model.forecast(x, 2, 4, u=ufull, mask=mask, seed=3).samples for _ in range(2))
+    assert torch.equal(a, b) and torch.equal(state, torch.get_rng_state())
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_elbo_below_importance_weighted_bound(kind):
+    model = MODELS[kind](2, 0, 'normal', None); x = torch.randn(16,8,2)
+    mean = lambda k,n: torch.stack([model.log_likelihood(x, k) for _ in range(n)])
+    one,ten,many = mean(1,300).mean(0),mean(10,100).mean(0),mean(100,20)
+    err = 3*(mean(1,300).std(0)/300**.5)
+    assert (one<=ten+err).all() and (ten<=many.mean(0)+err).all() and one.mean()<many.mean()
+
+@few
+@given(cases())
+def test_save_and_load_give_identical_outputs(case):
+    import tempfile
+    model,x,u,mask = case
+    if model.emission.continuous: model.set_scale(torch.arange(model.x_dim)+1., torch.arange(model.x_dim)+2.)
+    with tempfile.TemporaryDirectory() as d:
+        path = model.save(f'{d}/m'); again = load_model(path)
+        assert torch.equal(elbo(again, x, u, mask), elbo(model, x, u, mask)) and again.config==model.config
+        data = path.read_bytes()
+        for bad in (data[:len(data)//2], data[:5], b'', b'\x80\x04pickle'):
+            path.write_bytes(bad); before = elbo(model, x, u, mask)
+            with pytest.raises(ValueError, match='not a readable safetensors file'): model.load(path)
+            assert torch.equal(elbo(model, x, u, mask), before)
