@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'DEMO', 'COMMANDS', 'USAGE', 'table', 'hold_out', 'fit_series', 'judge', 'fit', 'forecast', 'demo', 'main']
 
-# %% ../nbs/09_cli.ipynb #dba2bd89
+# %% ../nbs/09_cli.ipynb #94a1872b
 import json, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastcore.script import anno_parser, Param
-from fastai.callback.all import ProgressCallback
+import fastai.callback.all  # adds fit_one_cycle to Learner
 from .core import EMISSIONS, Forecast, check_count, load_model, write_whole
 from .data import SeqDataLoaders, SeriesSet, mass_spring, prefixes, read_series, split_units
 from .dvae import DVAE
@@ -33,7 +33,7 @@ def _save_csv(df, path, **kwargs): write_whole(path, lambda tmp: df.to_csv(tmp, 
 
 def _show(df): print(df.round(3).to_string(na_rep='-'))
 
-# %% ../nbs/09_cli.ipynb #3f730aa6
+# %% ../nbs/09_cli.ipynb #99a9770d
 def hold_out(series, valid, horizon, seed):
     "Training and held-out units; a single unit is cut in time, its last part held out. Raises ValueError if that leaves too little"
     if len(series)>1: return split_units(series, valid, seed=seed)
@@ -54,8 +54,10 @@ def fit_series(series, model='dvae', horizon=30, steps=800, window=None, z_dim=4
     dls = SeqDataLoaders.from_series(train, valid=held, window=window, pad=True, bs=bs, n=bs*per, seed=seed)
     net = DVAE(series.x_dim, z_dim, h_dim, series.u_dim, posterior=posterior, emission=emission)
     learn = seq_learner(dls, net, lr=lr, cbs=[KLAnneal(), Overshooting(horizon)])
-    if not bar: learn.remove_cb(ProgressCallback)
-    learn.fit_one_cycle(max(1, round(steps/max(1, len(dls.train)))), lr)
+    epochs = max(1, round(steps/max(1, len(dls.train))))
+    if bar: learn.fit_one_cycle(epochs, lr)
+    else:
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
     return learn,held
 
 # %% ../nbs/09_cli.ipynb #ef549733
@@ -121,8 +123,8 @@ def forecast(run:Param("Folder that `seqvae fit` made", str),
     _save_fig(plot_forecast(fc, known_steps=4*horizon), out/'forecast.png')
     print(f"{len(series)} units continued by {horizon} steps: {out/'forecast.csv'}, {out/'forecast.png'}")
 
-# %% ../nbs/09_cli.ipynb #0ac86700
-DEMO = dict(units=2200, window=160, horizon=60, rows=32, n_paths=2, h_dim=64, steps=500, lr=6e-3, bs=32)
+# %% ../nbs/09_cli.ipynb #f67c0d8e
+DEMO = dict(units=2200, window=160, horizon=60, rows=32, n_paths=2, h_dim=64, steps=750, lr=6e-3, bs=32)
 
 def demo(out:Param("Folder for model, table and figures", str)='runs/demo',
          steps:Param("Training steps", int)=DEMO['steps'],

@@ -19,7 +19,7 @@ from fastcore.basics import patch, first
 from fastcore.meta import delegates
 from .core import check_count
 
-# %% ../nbs/01_data.ipynb #44527716
+# %% ../nbs/01_data.ipynb #1bc4c7ad
 def _check_units(data, name):
     "The series as one (N, T, C) array or a list of (T_i, C) arrays. Raises ValueError, naming the series that is wrong"
     if isinstance(data, Tensor): data = data.detach().cpu().numpy()
@@ -34,10 +34,14 @@ def _check_units(data, name):
         if not np.issubdtype(o.dtype, np.number) and o.dtype!=bool: raise ValueError(f"series {i} of {name} must hold numbers, got dtype {o.dtype}")
     return data
 
+def _rows(a): "Row by row in memory (tables often come column by column); untouched, and memory-mapped, if it is already"; return a if a.flags.c_contiguous else np.ascontiguousarray(a)
+
 def _flat(data):
     "Units one behind the other, (sum T, C), with their lengths: a view of one big array, one copy of a list"
-    if isinstance(data, np.ndarray): return data.reshape(-1, data.shape[-1]),np.full(len(data), data.shape[1])
-    return np.concatenate(data),np.array([len(o) for o in data])
+    if isinstance(data, np.ndarray):
+        flat = data.reshape(-1, data.shape[-1])
+        return _rows(flat),np.full(len(data), data.shape[1])
+    return _rows(np.concatenate(data)),np.array([len(o) for o in data])
 
 # %% ../nbs/01_data.ipynb #d484e1d2
 class SeriesSet:
@@ -273,7 +277,7 @@ def windows(x,         # Series, (T, C), array (also memory-mapped) or tensor
     if isinstance(x, Tensor): return x.unfold(0, window, stride).transpose(1, 2)
     return sliding_window_view(x, window, axis=0)[::stride].transpose(0, 2, 1)
 
-# %% ../nbs/01_data.ipynb #c339c81f
+# %% ../nbs/01_data.ipynb #ee2329c3
 class WindowDataset:
     "Windows of all units under one index; units shorter than the window are padded behind (with NaN) if `pad`"
     n_inp = 4  # (x, u, t, mask) go into the model, (x, mask) to the loss
@@ -287,40 +291,52 @@ class WindowDataset:
         if window is None: window,stride,pad = int(lens.max()),int(lens.max()),True
         self.window,self.stride = check_count(window, 'window'),check_count(stride, 'stride')
         if not pad and lens.min()<window: raise ValueError(f"window of {window} steps is longer than the series of unit {series.units[int(lens.argmin())]} ({lens.min()} steps): choose a shorter window, or pass pad=True")
-        per = np.maximum(0, (lens-window)//stride) + 1
-        self.unit = np.repeat(np.arange(len(lens)), per)
-        self.start = series.starts[self.unit] + stride*(np.arange(per.sum()) - np.repeat(np.cumsum(per)-per, per))
-        self.length = np.minimum(window, lens)[self.unit]
-    def __len__(self): return len(self.start)
+        self.ends = np.cumsum(np.maximum(0, (lens-window)//stride) + 1)   # windows up to and with each unit: all the index there is
+        self.short = bool(lens.min()<window)
+        self.whole = not isinstance(series.x, np.memmap) and not np.isnan(series.x).any()
+    def __len__(self): return int(self.ends[-1])
     def __getitem__(self, i): "One window (or a list of them), see `batch`"; return self.batch(np.atleast_1d(i))
 
-# %% ../nbs/01_data.ipynb #bac33885
+# %% ../nbs/01_data.ipynb #0ccc2b8f
+def _blocks(a, W):
+    "Every W rows of a contiguous array as one row of W*C numbers: a view, each of whose rows is copied in one go"
+    assert a.flags.c_contiguous
+    return np.lib.stride_tricks.as_strided(a, (len(a)-W+1, W*a.shape[1]), a.strides, writeable=False)
+
+# %% ../nbs/01_data.ipynb #1dc21266
 @patch
-def gather(self:WindowDataset, a, idx):
-    "Windows of a flat array, float32 (B, W, C), NaN behind the end of a short unit"
-    rows = self.start[idx][:,None] + np.arange(self.window)
-    behind = np.arange(self.window)>=self.length[idx][:,None]
-    short = behind.any()
-    x = torch.from_numpy(np.asarray(np.take(a, np.minimum(rows, len(a)-1) if short else rows, axis=0), np.float32))
-    if short: x[torch.from_numpy(behind)] = float('nan')
+def place(self:WindowDataset, idx):
+    "Where windows lie: their unit, their first row in the flat array, and how many of their rows exist"
+    unit = np.searchsorted(self.ends, idx, side='right'); lens = self.series.lengths[unit]
+    before = np.where(unit>0, self.ends[unit-1], 0)
+    return unit,self.series.starts[unit]+self.stride*(idx-before),np.minimum(self.window, lens)
+
+@patch
+def gather(self:WindowDataset, a, start, length):
+    "Windows of a flat array as one indexing operation on a strided view, float32 (B, W, C); NaN behind the end of a short unit"
+    W,C = self.window,a.shape[1]
+    if not self.short: return torch.from_numpy(_blocks(a, W)[start].reshape(-1, W, C).astype(np.float32, copy=False))
+    x = torch.from_numpy(np.asarray(a[np.minimum(start[:,None]+np.arange(W), len(a)-1)], np.float32))
+    x[torch.from_numpy(np.arange(W)>=length[:,None])] = float('nan')
     return x
 
 @patch
 def batch(self:WindowDataset, idx):
     "What a Learner needs: inputs (x, u, t, mask) and targets (x, mask). u is None without known inputs, mask if nothing is missing"
-    x = self.gather(self.series.x, idx); nan = torch.isnan(x); mask = ~nan if nan.any() else None
-    u = None if self.series.u is None else torch.nan_to_num(self.gather(self.series.u, idx))
-    if mask is not None: x = torch.nan_to_num(x)
+    _,start,length = self.place(np.asarray(idx)); s = self.series
+    x,mask = self.gather(s.x, start, length),None
+    if (self.short or not self.whole) and (nan := torch.isnan(x)).any(): x,mask = torch.nan_to_num(x),~nan
+    u = None if s.u is None else torch.nan_to_num(self.gather(s.u, start, length))
     return x,u,None,mask,x,mask
 
-# %% ../nbs/01_data.ipynb #1ea5a631
+# %% ../nbs/01_data.ipynb #2ce970aa
 class SeqDL(TfmdDL):
     "A fastai data loader whose batches are one indexing operation"
     def __init__(self, dataset, bs=64, shuffle=False, num_workers=0, n=None, **kwargs):
         super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=num_workers, n=len(dataset) if n is None else n, **kwargs)
     def get_idxs(self):
         if not self.shuffle: return np.arange(self.n)
-        return np.random.default_rng(self.rng.getrandbits(63)).permutation(len(self.dataset))[:self.n]
+        return np.random.default_rng(self.rng.getrandbits(63)).choice(len(self.dataset), self.n, replace=False)
     def create_batches(self, samps):
         idx = np.fromiter(samps, dtype=np.int64)
         for i in range(0, len(idx)-(self.bs-1 if self.drop_last else 0), self.bs): yield self.create_batch(idx[i:i+self.bs])

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['plot_forecast', 'plot_training', 'plot_latents']
 
-# %% ../nbs/07_plot.ipynb #8263af96
+# %% ../nbs/07_plot.ipynb #ffbb0166
 import numpy as np, torch
-import matplotlib.pyplot as plt
+import matplotlib.colors, matplotlib.pyplot as plt
 from .core import Forecast
 
 # %% ../nbs/07_plot.ipynb #23ea2335
@@ -20,7 +20,10 @@ def _axes(n, axs, figsize, **kwargs):
     if len(axs)<n: raise ValueError(f"{n} panels need {n} axes, got {len(axs)}")
     return axs
 
-# %% ../nbs/07_plot.ipynb #814d23fa
+# %% ../nbs/07_plot.ipynb #38535ebf
+def _lighter(color, share): "A colour mixed with that share of white"; return tuple(1-(1-c)*(1-share) for c in matplotlib.colors.to_rgb(color))
+
+# %% ../nbs/07_plot.ipynb #804ac137
 def plot_forecast(fc:Forecast,    # Of one or more series
                   truth=None,     # What happened, (B, H, C) or (H, C)
                   series=0,       # Which series of the batch
@@ -43,9 +46,9 @@ def plot_forecast(fc:Forecast,    # Of one or more series
     show = slice(0 if known_steps is None else max(0, len(past)-known_steps), None)
     axs = _axes(len(idx), axs, figsize)
     for ax,c in zip(axs, idx):
-        for l in sorted(levels, reverse=True):
+        for i,l in enumerate(sorted(levels, reverse=True)):
             lo,hi = (_np(q)[series,:,c] for q in fc.interval(l))
-            ax.fill_between(tf, lo, hi, color=color, alpha=0.22, lw=0, label=f'{100*l:g} %')
+            ax.fill_between(tf, lo, hi, color=_lighter(color, 0.8-0.6*i/len(levels)), lw=0, label=f'{100*l:g} %')
         ax.plot(tf, _np(fc.median)[series,:,c], '--', color=color, lw=1.6, label='median')
         ax.plot(tp[show], past[show,c], color='.35', lw=1, label='known')
         if truth is not None: ax.plot(tf, truth[series][:,c], 'k', lw=1.2, label='truth')

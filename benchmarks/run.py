@@ -1,0 +1,45 @@
+"""All measured claims: speed ratios, then accuracy over three data seeds (about an hour on two cores), summed up as medians with their range.
+
+    python benchmarks/run.py [--cmapss FOLDER] [--results FILE]      # run; JSON lines are added to FILE
+    python benchmarks/run.py --summary FILE                          # sum up what is there
+"""
+import argparse, json, os, statistics, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+
+def one(cmd):
+    r = subprocess.run([sys.executable, *map(str, cmd)], capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
+    if r.returncode: sys.exit(f"{' '.join(map(str, cmd))} failed:\n{r.stderr[-3000:]}")
+    return r.stdout.strip().splitlines()[-1]
+
+def spread(vs, form='{:.4g}'): return f"{form.format(statistics.median(vs))} ({form.format(min(vs))} to {form.format(max(vs))})"
+
+def summary(rows):
+    "Median and range over seeds of each figure"
+    for noise in sorted({r['noise'] for r in rows if 'noise' in r}):
+        rs = [r for r in rows if r.get('noise')==noise]
+        print(f"\nmass_spring, noise {noise}, {len(rs)} data seeds, {spread([r['cpu_s'] for r in rs], '{:.0f}')} CPU-seconds of training: median (range)")
+        for k in ('one_step_mse_median','one_step_mse','mse','mse_median','crps','cover50','cover90','cover3s','kl','kl_T40','active','nll','nll_shuffled'): print(f"  {k:20} {spread([r['dvae'][k] for r in rs])}")
+        for b in ('persistence','ar32','var2','harmonic2'): print(f"  {'mse of '+b:20} {spread([r[b]['mse'] for r in rs])}   median unit {spread([r[b]['mse_median'] for r in rs])}")
+    rs = [r for r in rows if r.get('set')=='FD001']
+    if rs:
+        print(f"\nFD001, 30 cycles ahead, 14 sensors, {len(rs)} seeds of split and training, {spread([r['cpu_s'] for r in rs], '{:.0f}')} CPU-seconds")
+        for n in rs[0]['rows']:
+            for k in ('rmse','crps','cover90'):
+                if rs[0]['rows'][n].get(k) is not None: print(f"  {n:14} {k:8} {spread([r['rows'][n][k] for r in rs])}")
+
+if __name__=='__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
+    a = p.parse_args()
+    if a.summary: summary([json.loads(l) for l in Path(a.summary).read_text().splitlines()]); sys.exit()
+    subprocess.run([sys.executable, here/'speed.py'], check=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
+    jobs = [(here/'mass_spring.py', '--noise', n, '--seed', s) for s in range(3) for n in (0.1, 0.)]
+    if a.cmapss: jobs += [(here/'turbofan.py', a.cmapss, '--seed', s) for s in range(3)]
+    else: print('no C-MAPSS folder given (--cmapss or SEQVAE_CMAPSS): FD001 is left out')
+    out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = []
+    with ThreadPoolExecutor(2) as ex, out.open('a') as f:
+        for line in ex.map(one, jobs): rows.append(json.loads(line)); f.write(line+'\n'); f.flush(); print(f"{len(rows)} of {len(jobs)} runs done", flush=True)
+    summary(rows)
