@@ -7,8 +7,8 @@ __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat
            'bound_logvar', 'diag_normal', 'kl_latents', 'Emission', 'NormalEmission', 'StudentTEmission',
            'MixtureEmission', 'BernoulliEmission', 'CategoricalEmission', 'make_emission', 'log_prob', 'SeqOutput',
            'observed_span', 'expand_mask', 'Forecast', 'as_series', 'as_mask', 'check_count', 'SequenceModel',
-           'state_at', 'repeat_state', 'fork_seed', 'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace',
-           'diagram']
+           'state_at', 'repeat_state', 'fork_seed', 'sample_missing', 'write_whole', 'read_model_file', 'load_model',
+           'Diagram', 'trace', 'diagram']
 
 # %% ../nbs/00_core.ipynb #9ac53038
 import functools, inspect, json, math, os, tempfile, warnings
@@ -101,7 +101,7 @@ def kl_latents(q:Distribution, # Posterior, batch shape (B, T) or (B,)
     if isinstance(q, Independent) and isinstance(p, Independent): return kl_divergence(q.base_dist, p.base_dist)
     return kl_divergence(q, p)[...,None]
 
-# %% ../nbs/00_core.ipynb #d2173f0a
+# %% ../nbs/00_core.ipynb #049a76ec
 class Emission(nn.Module):
     "p(x_t | features): a head that returns a Distribution with event shape (C,), in standardised units"
     continuous = True  # Observations are real numbers that may be standardised
@@ -122,6 +122,7 @@ class Emission(nn.Module):
 
     def feed(self, x): return x
     def expected(self, px): return px.mean
+    def mean(self, px): "Mean observation, (..., C)"; return px.mean
     def check(self, x): "Raise ValueError if the values `x` cannot come from this distribution"
     def to_units(self, px, loc, scale): return px
 
@@ -178,7 +179,7 @@ class BernoulliEmission(Emission):
     def check(self, x):
         if not ((x==0)|(x==1)).all(): raise ValueError(f"a bernoulli emission needs x to be 0 or 1, got values from {x.min():g} to {x.max():g}")
 
-# %% ../nbs/00_core.ipynb #d94c0515
+# %% ../nbs/00_core.ipynb #2203af55
 class CategoricalEmission(Emission):
     "One of L levels per channel. Observations are the level's number, 0 to L-1; networks read them one-hot"
     continuous = False
@@ -192,6 +193,7 @@ class CategoricalEmission(Emission):
         return Independent(Categorical(logits=logits, validate_args=False), 1, validate_args=False)
     def feed(self, x): return F.one_hot(x.long(), self.n_levels).flatten(-2).to(self.linear.weight.dtype)
     def expected(self, px): return px.base_dist.probs.flatten(-2)
+    def mean(self, px): "Mean level, which need not be a whole number, (..., C)"; p = px.base_dist.probs; return (p*torch.arange(self.n_levels, device=p.device)).sum(-1)
     def check(self, x):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
             raise ValueError(f"a categorical emission with {self.n_levels} levels needs whole numbers from 0 to {self.n_levels-1}, got values from {x.min():g} to {x.max():g}")
@@ -280,7 +282,7 @@ def elbo(self:SeqOutput, x, mask=None):
     kl = self.kl(mask)
     return -self.nll(x, mask).sum(1) - (0 if kl is None else kl.flatten(1).sum(1))
 
-# %% ../nbs/00_core.ipynb #3d27990b
+# %% ../nbs/00_core.ipynb #cffc4450
 class Forecast:
     "Samples of what was not observed, (S, B, H, C), in the user's units"
     def __init__(self,
@@ -288,7 +290,7 @@ class Forecast:
                  known:Tensor=None, # What the model was given, (B, T, C)
                  names=None,       # Channel names
                 ):
-        self.samples,self.known = samples,known
+        self.samples,self.known = samples.detach().cpu(),None if known is None else known.detach().cpu()
         self.names = list(names) if names is not None else [f'x{i}' for i in range(samples.shape[-1])]
     @property
     def mean(self): "Ensemble mean, (B, H, C)"; return self.samples.mean(0)
@@ -300,14 +302,14 @@ class Forecast:
         S,B,H,C = self.samples.shape
         return f'Forecast of {H} steps, {C} channels, {B} series, {S} samples'
 
-# %% ../nbs/00_core.ipynb #5047b1b2
+# %% ../nbs/00_core.ipynb #ebe36df1
 @patch
 def quantile(self:Forecast, q):
-    "Quantile(s) of the ensemble, (B, H, C) for a number and (Q, B, H, C) for a list. Raises ValueError outside [0, 1]"
+    "Quantile(s) of the ensemble, (B, H, C) for a number and (Q, B, H, C) for a list; at rank q (S+1), so that intervals of an ideal ensemble of any size cover what they should. Raises ValueError outside [0, 1]"
     qs = torch.as_tensor(q, dtype=self.samples.dtype, device=self.samples.device)
     if ((qs<0)|(qs>1)).any(): raise ValueError(f"a quantile lies between 0 and 1, got {q}")
     s = self.samples.sort(0).values
-    pos = qs.reshape(-1)*(len(s)-1); lo = pos.floor().long(); w = (pos-lo).reshape(-1,1,1,1)
+    pos = (qs.reshape(-1)*(len(s)+1)-1).clamp(0, len(s)-1); lo = pos.floor().long(); w = (pos-lo).reshape(-1,1,1,1)
     return torch.lerp(s[lo], s[(lo+1).clamp(max=len(s)-1)], w).reshape(*qs.shape, *s.shape[1:])
 
 @patch
@@ -382,7 +384,7 @@ def check_count(n, name, lo=1):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<lo: raise ValueError(f"{name} must be a whole number of at least {lo}, got {n!r}")
     return int(n)
 
-# %% ../nbs/00_core.ipynb #f0c26f76
+# %% ../nbs/00_core.ipynb #261abe66
 MODELS = {}  # Class name -> class, filled as models are defined
 
 def _recorded(init):
@@ -392,11 +394,14 @@ def _recorded(init):
     def wrapped(self, *args, **kwargs):
         if 'config' not in vars(self):
             bound = sig.bind(self, *args, **kwargs); bound.apply_defaults()
-            vars(self)['config'] = {k:v for k,v in bound.arguments.items() if k!='self'}
+            given = {k:v for k,v in bound.arguments.items() if k!='self'}
+            for k,p in sig.parameters.items():
+                if p.kind==p.VAR_KEYWORD: given.update(given.pop(k, {}))
+            vars(self)['config'] = given
         init(self, *args, **kwargs)
     return wrapped
 
-# %% ../nbs/00_core.ipynb #f1cc1c6f
+# %% ../nbs/00_core.ipynb #8d242737
 class SequenceModel(nn.Module):
     "The contract of every sequence model: what is public speaks the user's units, what a model writes speaks standardised ones"
     def __init__(self,
@@ -418,6 +423,7 @@ class SequenceModel(nn.Module):
     def emit(self, s, z, u): "p(x_t | x_<t, z_<=t, u_<=t)"; raise NotImplementedError
     def posterior(self, s, x, m, u, ahead): "q(z_t | z_<t, x_1:T, u)"; raise NotImplementedError
     def advance(self, s, x, m, z, u)->dict: "The state before step t+1"; raise NotImplementedError
+    smooths = False  # Does the posterior see the future?
     def lookahead(self, x, m, u): "What the posterior may see of the future, (B, T, ...); None for a filter"; return None
 
     @property
@@ -471,7 +477,7 @@ def prepare_u(self:SequenceModel, u, batch, steps):
 @patch
 def to_units(self:SequenceModel, px): "The emission in the user's units"; return self.emission.to_units(px, self.x_loc, self.x_scale)
 
-# %% ../nbs/00_core.ipynb #61e727ef
+# %% ../nbs/00_core.ipynb #2cbd62e8
 def _merge(m, a, b):
     "Where m (B, ...) use a, else b, for distributions (diagonal Gaussians)"
     m = m[:,None]
@@ -486,15 +492,15 @@ def fill(self:SequenceModel, s, u, x, m):
     return torch.where(m, feed, self.emission.expected(self.emit(s, z, u))), z
 
 @patch
-def infer(self:SequenceModel, s, x, m, u, ahead):
-    "One step of filtering or smoothing: returns (posterior, prior, z, what was read). `m` None means all observed"
+def infer(self:SequenceModel, s, x, m, u, ahead, live=False):
+    "One step of filtering or smoothing: returns (posterior, prior, z, what was read). `m` None means all observed; `live`: nothing after this step is known"
     pz,full = self.prior(s, u),m is None or bool(m.all())
     if full: feed,z0,m = self.emission.feed(x),None,torch.ones_like(x, dtype=torch.bool)
     else: feed,z0 = self.fill(s, u, x, m)
     if pz is None: return None,None,None,feed,m
     qz = self.posterior(s, feed, m, u, ahead)
     z = self.draw(qz)
-    if not full and ahead is None:
+    if not full and (ahead is None or live):
         seen = m.any(-1)
         qz,z = _merge(seen, qz, pz),torch.where(seen[:,None], z, z0)
     return qz,pz,z,feed,m
@@ -594,7 +600,7 @@ class fork_seed:
     def __exit__(self, *exc):
         if self.seed is not None: self.fork.__exit__(*exc)
 
-# %% ../nbs/00_core.ipynb #b97e4ff7
+# %% ../nbs/00_core.ipynb #b5fae67a
 @patch
 @torch.no_grad()
 def forecast(self:SequenceModel,
@@ -610,18 +616,25 @@ def forecast(self:SequenceModel,
     horizon,n_samples = check_count(horizon, 'horizon'),check_count(n_samples, 'n_samples')
     known = self.as_batch(x); T = known.shape[1]
     xs,us,mask = self.prepare(x, u, mask, steps=T+horizon)
+    if mask is not None: known = torch.where(mask, known, float('nan'))
     ends = torch.full((len(xs),), T, device=self.device) if mask is None else observed_span(mask).sum(1)
     if (ends==0).any(): raise ValueError(f"series {int((ends==0).nonzero()[0])} has no observed step to forecast from")
-    n = n_samples; rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
-    with fork_seed(seed):
-        out = self.unroll(rep(xs), rep(None if us is None else us[:,:T]), rep(mask))
-        idx = ends[:,None]+torch.arange(horizon, device=self.device)
-        fut = None if us is None else rep(us.gather(1, idx[...,None].expand(-1,-1,self.u_dim)))
-        r = self.rollout(state_at(out.state, rep(ends)), horizon, fut, feedback)
-    if self.emission.continuous: r.x = r.x*self.x_scale + self.x_loc
-    return Forecast(r.x.unflatten(0, (len(xs),n)).transpose(0,1), known=known)
+    few = max(1, 8192//n_samples); cut = lambda v,i: None if v is None else v[i:i+few]                 # rows at a time: memory stays bounded
+    with fork_seed(seed): parts = [self._continue(cut(xs,i), horizon, n_samples, cut(us,i), cut(mask,i), ends[i:i+few], feedback) for i in range(0, len(xs), few)]
+    return Forecast(torch.cat(parts, 1), known=known)
 
-# %% ../nbs/00_core.ipynb #55ef4a47
+@patch
+def _continue(self:SequenceModel, x, horizon, n, u, mask, ends, feedback):
+    "`forecast` on prepared inputs: samples (S, B, H, C) in the user's units"
+    T = x.shape[1]; rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
+    out = self.unroll(rep(x), None if u is None else rep(u[:,:T]), rep(mask))
+    idx = ends[:,None]+torch.arange(horizon, device=x.device)
+    fut = None if u is None else rep(u.gather(1, idx[...,None].expand(-1, -1, self.u_dim)))
+    s = self.rollout(state_at(out.state, rep(ends)), horizon, fut, feedback).x
+    if self.emission.continuous: s = s*self.x_scale + self.x_loc
+    return s.unflatten(0, (len(x),n)).transpose(0, 1)
+
+# %% ../nbs/00_core.ipynb #3ce616bf
 @patch
 @torch.no_grad()
 def sample(self:SequenceModel,
@@ -637,6 +650,7 @@ def sample(self:SequenceModel,
     n,length = check_count(n, 'n'),check_count(length, 'length')
     u = self.prepare_u(u, n, length)
     w = length if warmup is None else min(check_count(warmup, 'warmup', 0), length)
+    if z is not None: z = torch.as_tensor(z).to(self.x_loc)
     if z is not None and z.shape[:2]!=(n,length): raise ValueError(f"z must have shape ({n}, {length}, latents), got {tuple(z.shape)}")
     with fork_seed(seed):
         s,xs = state if state is not None else self.init_state(n),[]
@@ -647,7 +661,7 @@ def sample(self:SequenceModel,
     x = torch.cat(xs, 1)
     return x*self.x_scale + self.x_loc if self.emission.continuous else x
 
-# %% ../nbs/00_core.ipynb #1c09bfd0
+# %% ../nbs/00_core.ipynb #6631f468
 @patch
 def start(self:SequenceModel, batch=1): "The state to hand to the first `step`"; return dict(s=self.init_state(check_count(batch, 'batch')), u=None, first=True)
 
@@ -665,22 +679,22 @@ def step(self:SequenceModel,
         if len(x)!=B: raise ValueError(f"x_prev has {len(x)} rows, the state has {B}")
         m = ~torch.isnan(x); x,_,_ = self.prepare(x, torch.zeros(B,1,self.u_dim, device=self.device) if self.u_dim else None, m)
         ahead = self.lookahead(self.emission.feed(x), m, None if state['u'] is None else state['u'][:,None])
-        _,_,z,feed,m = self.infer(s, x[:,0], m[:,0], state['u'], None if ahead is None or not m.any() else ahead[:,0])
+        _,_,z,feed,m = self.infer(s, x[:,0], m[:,0], state['u'], None if ahead is None else ahead[:,0], live=True)
         s = self.advance(s, feed, m, z, state['u'])
     elif x_prev is not None: raise ValueError("the first step has nothing before it: pass x_prev=None")
     u = self.prepare_u(u if u is None else torch.as_tensor(u)[:,None], B, 1)
     u = None if u is None else u[:,0]
     return self.to_units(self.emit(s, self.draw(self.prior(s, u)), u)), dict(s=s, u=u, first=False)
 
-# %% ../nbs/00_core.ipynb #60743d61
+# %% ../nbs/00_core.ipynb #881c5b82
 @patch
 @torch.no_grad()
 def predict_next(self:SequenceModel,
                  x,          # Observations, (B, T, C)
                  u=None,     # Known inputs, (B, T, U)
                  mask=None,  # True = observed
-                )->Distribution: # p(x_t | x_<t) for t = 1..T, batch shape (B, T), the user's units
-    "One step ahead from the prior; never sees x_t when it predicts x_t"
+                )->Distribution: # For t = 1..T, batch shape (B, T), the user's units
+    "One step ahead, p(x_t | x_<t, z_t) with z_t drawn from the prior: average over repeated rows for p(x_t | x_<t). Never sees x_t when it predicts x_t"
     x,u,mask = self.prepare(x, u, mask)
     return self.to_units(self.filter_next(x, u, mask))
 
@@ -693,14 +707,14 @@ def filter_next(self:SequenceModel, x, u=None, mask=None):
         ut = None if u is None else u[:,t]
         out.append(self.emit(s, self.draw(self.prior(s, ut)), ut))
         ahead = self.lookahead(self.emission.feed(x[:,t:t+1]), full[:,t:t+1], None if u is None else u[:,t:t+1])
-        _,_,z,feed,m = self.infer(s, x[:,t], full[:,t], ut, None if ahead is None else ahead[:,0])
+        _,_,z,feed,m = self.infer(s, x[:,t], full[:,t], ut, None if ahead is None else ahead[:,0], live=True)
         s = self.advance(s, feed, m, z, ut)
     return _stack(out)
 
-# %% ../nbs/00_core.ipynb #d35486ea
+# %% ../nbs/00_core.ipynb #7434e22a
 @patch
 def encode(self:SequenceModel, x, u=None, mask=None):
-    "q(z | x): the posterior of every step, batch shape (B, T); its earlier latents were drawn"
+    "q(z_t | z_<t, x, u) of every step, batch shape (B, T), event shape (Z,), for x (B, T, C) and u (B, T, U); z_<t were drawn. Differentiable"
     x,u,mask = self.prepare(x, u, mask)
     return self.unroll(x, u, mask).qz
 
@@ -709,11 +723,19 @@ def encode(self:SequenceModel, x, u=None, mask=None):
 def reconstruct(self:SequenceModel, x, n_samples=100, u=None, mask=None, seed=None):
     "Emission means from posterior draws of z, as a `Forecast` (S, B, T, C): what the latents remember of x"
     n,known = check_count(n_samples, 'n_samples'),self.as_batch(x)
-    x,u,mask = self.prepare(x, u, mask); rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
-    with fork_seed(seed): mean = self.to_units(self.unroll(rep(x), rep(u), rep(mask)).px).mean
+    x,u,mask = self.prepare(x, u, mask); known = known if mask is None else torch.where(mask, known, float('nan')); rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
+    with fork_seed(seed): mean = self.emission.mean(self.to_units(self.unroll(rep(x), rep(u), rep(mask)).px))
     return Forecast(mean.unflatten(0, (len(x),n)).transpose(0,1), known=known)
 
-# %% ../nbs/00_core.ipynb #efe08e7d
+# %% ../nbs/00_core.ipynb #f8033f26
+def sample_missing(px, x, mask):
+    "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
+    if isinstance(px, MixtureSameFamily):
+        comp = px.component_distribution.base_dist.log_prob(torch.where(mask, x, torch.zeros_like(x))[...,None,:])
+        seen = torch.where(mask[...,None,:], comp, torch.zeros_like(comp)).sum(-1)
+        px = MixtureSameFamily(Categorical(logits=px.mixture_distribution.logits+seen, validate_args=False), px.component_distribution, validate_args=False)
+    return px.sample().to(x.dtype)
+
 def _log_weights(out, x, mask):
     "log p(x_t, z_t | past) - log q(z_t | past) of the draw behind `out`, (B, T); zero on padding"
     lw = -out.nll(x, mask)
@@ -746,7 +768,7 @@ def _gap_windows(miss, lag):
     end = torch.where(miss, T, t).flip(1).cummin(1).values.flip(1) - 1
     return start.clamp(max=T-1), (end+lag).clamp(max=T-1)
 
-# %% ../nbs/00_core.ipynb #539ab4fd
+# %% ../nbs/00_core.ipynb #d5cc6e76
 @patch
 @torch.no_grad()
 def impute(self:SequenceModel,
@@ -768,22 +790,25 @@ def impute(self:SequenceModel,
     with fork_seed(seed):
         out = self(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), mask=rep(mask))
         lw = _log_weights(out, rep(x), rep(mask)).unflatten(0, (B,K))                      # (B, K, T)
-        draws = out.px.sample().to(x.dtype).unflatten(0, (B,K))                            # (B, K, T, C)
+        draws = sample_missing(out.px, rep(x), rep(mask)).unflatten(0, (B,K))                            # (B, K, T, C)
         start,end = _gap_windows(~mask.all(-1), check_count(lag, 'lag', 0))
         cum = F.pad(lw.cumsum(-1), (1,0))
         score = cum.gather(2, (end+1)[:,None].expand(-1,K,-1)) - cum.gather(2, start[:,None].expand(-1,K,-1))
         ess = 1/score.softmax(1).square().sum(1)[~mask.all(-1)]                            # effective number of paths, per missing step
         if ess.min()<2: warnings.warn(f"impute: behind one gap only {ess.min():.1f} of {K} paths count: raise n_paths or lower lag")
-        gumbel = -torch.empty(n,B,K,1, device=x.device).exponential_().log()               # one draw per gap: equal scores choose alike
-        pick = (score.log_softmax(1)+gumbel).argmax(2)                                     # (S, B, T)
-        filled = draws.transpose(1,2)[torch.arange(B)[:,None],torch.arange(T),pick]        # (S, B, T, C)
+        cdf = score.softmax(1).cumsum(1).transpose(1, 2).contiguous()                      # (B, T, K)
+        r = torch.rand(B, 1, n, device=x.device).expand(B, T, n).contiguous()              # one number per sample: within a gap all steps choose alike
+        pick = torch.searchsorted(cdf, r).clamp(max=K-1).permute(2, 0, 1)                  # (S, B, T)
+        at = lambda n: torch.arange(n, device=x.device)
+        filled = draws.transpose(1,2)[at(B)[:,None],at(T),pick]        # (S, B, T, C)
     return Forecast(torch.where(mask, x, filled), known=torch.where(mask, x, torch.full_like(x, float('nan'))))
 
-# %% ../nbs/00_core.ipynb #2da8b309
+# %% ../nbs/00_core.ipynb #58790ee3
 def write_whole(path, write):
     "Call `write(temporary path)`, then rename it to `path`: the file appears whole or not at all"
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
     fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.'); os.close(fd)
+    mask = os.umask(0); os.umask(mask); os.chmod(tmp, 0o666 & ~mask)   # readable like any other file
     try: write(tmp); os.replace(tmp, path)
     except BaseException:
         Path(tmp).unlink(missing_ok=True); raise
@@ -877,7 +902,7 @@ def trace(model:nn.Module, # Any module
         if ts: nodes[k] = [k,tuple(ts[0].shape),1]; edges |= {(s,k) for s in _sources(ts, made)}
     return nodes,edges
 
-# %% ../nbs/00_core.ipynb #c2f15db4
+# %% ../nbs/00_core.ipynb #31394646
 def diagram(model:nn.Module, # A SequenceModel, or any module together with inputs for it
             *inputs:Tensor,  # Inputs of a module that is no SequenceModel
             steps=3,         # Time steps to run a SequenceModel for
@@ -886,8 +911,8 @@ def diagram(model:nn.Module, # A SequenceModel, or any module together with inpu
     "Mermaid diagram of the layers that ran, their output shapes, and what flows between them"
     from mermaid.flowchart import FlowChart, Node, Link
     if isinstance(model, SequenceModel) and not inputs:
-        ins = dict(x=torch.zeros(1, steps, model.x_dim, requires_grad=model.emission.continuous))
-        if model.u_dim: ins['u'] = torch.zeros(1, steps, model.u_dim, requires_grad=True)
+        ins = dict(x=torch.zeros(1, steps, model.x_dim, device=model.device, requires_grad=model.emission.continuous))
+        if model.u_dim: ins['u'] = torch.zeros(1, steps, model.u_dim, device=model.device, requires_grad=True)
         def run():
             o = model.unroll_steps(ins['x'], ins.get('u'))
             return {'p(x)':o.px, 'q(z)':o.qz, 'p(z)':o.pz}
@@ -896,7 +921,7 @@ def diagram(model:nn.Module, # A SequenceModel, or any module together with inpu
         run = lambda: {'output':model(*ins.values())}
     with torch.enable_grad(): nodes,edges = trace(model, run, ins)
     ids = {k:f'n{i}' for i,k in enumerate(nodes)}
-    box = lambda k: Node(ids[k], f'"{nodes[k][0]}<br/>{"×".join(map(str,nodes[k][1]))}{"<br/>called "+str(nodes[k][2])+" times" if nodes[k][2]>1 else ""}"', shape='normal' if '<' in nodes[k][0] else 'round-edge')
+    box = lambda k: Node(ids[k], f'{nodes[k][0]}<br/>{"×".join(map(str,nodes[k][1]))}{"<br/>called "+str(nodes[k][2])+" times" if nodes[k][2]>1 else ""}', shape='normal' if '<' in nodes[k][0] else 'round-edge')
     chart = {k:box(k) for k in nodes}
     links = [Link(chart[a], chart[b]) for a,b in sorted(edges, key=lambda e: (list(ids).index(e[0]), list(ids).index(e[1])))]
     return Diagram(FlowChart(title or type(model).__name__, list(chart.values()), links, orientation='TB').script)

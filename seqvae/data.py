@@ -161,7 +161,7 @@ def _by_time(g, key, time, path):
     if twice.any(): raise ValueError(f"{path}: unit {key} has {time} = {g[time][twice].iloc[0]} twice; is a unit column missing?")
     return g
 
-# %% ../nbs/01_data.ipynb #3e5372ed
+# %% ../nbs/01_data.ipynb #54f678d0
 def read_series(path,         # .csv, .csv.gz, .parquet, .npy or .npz
                 unit=None,    # Column that names the unit (tables)
                 time=None,    # Column that orders a unit's rows (tables)
@@ -169,14 +169,17 @@ def read_series(path,         # .csv, .csv.gz, .parquet, .npy or .npz
                 u=None,       # Columns that are known inputs (tables)
                )->SeriesSet:
     "Read anybody's series. Empty cells become NaN, to be masked. Raises FileNotFoundError or ValueError, with the reason"
-    path = Path(path)
-    if path.suffix.lower() not in ('.npy','.npz'): return frame_to_series(read_table(path), unit, time, columns, u, path.name)
+    path = Path(path); suffix = path.suffix.lower()
+    if suffix not in ('.npy','.npz'): return frame_to_series(read_table(path), unit, time, columns, u, path.name)
     if not path.is_file(): raise FileNotFoundError(f"no such file: {path}")
-    try: a = np.load(path, mmap_mode='r' if path.suffix=='.npy' else None, allow_pickle=False)
-    except Exception as e: raise ValueError(f"{path} cannot be read as {path.suffix[1:]}: {e}") from None
-    if path.suffix=='.npy': data,names = ([a] if a.ndim==2 else a),None
+    if unit or time or u: raise ValueError(f"{path.name} holds arrays: unit, time and u name columns of tables")
+    try: a = np.load(path, mmap_mode='r' if suffix=='.npy' else None, allow_pickle=False)
+    except Exception as e: raise ValueError(f"{path} cannot be read as {suffix[1:]}: {e}") from None
+    if suffix=='.npy': data,names = ([a] if a.ndim==2 else a),None
     else: data,names = [a[k] for k in a.files],a.files
-    if columns is not None: data = [o[:,list(columns)] for o in data]
+    if columns is not None:
+        try: columns = [int(c) for c in columns]; data = [np.asarray(o)[:,columns] for o in data]
+        except (ValueError, IndexError) as e: raise ValueError(f"columns of an array are numbers of its channels, got {columns}: {e}") from None
     return SeriesSet(data, names, columns)
 
 # %% ../nbs/01_data.ipynb #33b5adeb
@@ -230,17 +233,18 @@ def split_units(series,        # SeriesSet, list or array
     cuts = np.cumsum([n-sum(sizes)]+sizes)
     return tuple(series[np.sort(o)] for o in np.split(order, cuts[:-1]))
 
-# %% ../nbs/01_data.ipynb #a4668e1e
+# %% ../nbs/01_data.ipynb #830e16a0
 def prefixes(series,     # SeriesSet, list or array
              fractions,  # Shares of the length to keep, e.g. (0.5, 0.75, 1.)
              least=2,    # Leave out prefixes that are shorter
             )->SeriesSet: # One unit for each unit and share, named (unit, steps)
     "Units cut off early, known inputs too. Raises ValueError if nothing is left"
+    if any(not 0<f<=1 for f in fractions): raise ValueError(f"fractions are shares of the length, above 0 and up to 1, got {fractions}")
     series = as_set(series); cuts = [(i,n) for i in range(len(series)) for n in sorted({round(f*series.lengths[i]) for f in fractions}) if n>=least]
     if not cuts: raise ValueError(f"no unit is long enough: {least} steps are needed, the longest has {series.lengths.max()}")
     return SeriesSet([series[i][:n] for i,n in cuts], [(series.units[i],int(n)) for i,n in cuts], series.names, None if series.u is None else [series.known(i)[:n] for i,n in cuts])
 
-# %% ../nbs/01_data.ipynb #cf510f79
+# %% ../nbs/01_data.ipynb #c6b4b2bf
 class Normalizer:
     "Location and scale per channel, from the data it is fitted on and nothing else"
     def __init__(self, loc, scale): self.loc,self.scale = np.asarray(loc, np.float64),np.asarray(scale, np.float64)
@@ -251,16 +255,17 @@ class Normalizer:
             constant='raise', # A channel that never changes: 'raise', or 'keep' it with scale 1
             max_rows=1_000_000, # At most so many rows are read, evenly spread, so that huge memory-mapped files stay on disk
            ):
-        "Mean and standard deviation over all observed values. Raises ValueError for a constant or an unobserved channel"
+        "Mean and standard deviation over all observed values. Raises ValueError for a constant, an unobserved or an infinite channel"
         series = as_set(series); step = max(1, int(series.lengths.sum())//max_rows)
         rows = np.concatenate([o[::step] for o in series]).astype(np.float64)
         seen = ~np.isnan(rows); n = seen.sum(0)
+        if np.isinf(rows).any(): raise ValueError(f"channel {series.names[int(np.isinf(rows).any(0).argmax())]} holds infinite values: mark them as missing (NaN) or remove them")
         if (n==0).any(): raise ValueError(f"channel {series.names[int((n==0).argmax())]} is never observed in the training data")
         loc = np.where(seen, rows, 0).sum(0)/n
         scale = np.sqrt((np.where(seen, rows-loc, 0)**2).sum(0)/n)
-        flat = scale<=1e-9*np.maximum(1, np.abs(loc))
+        flat = np.where(seen, rows, -np.inf).max(0)==np.where(seen, rows, np.inf).min(0)
         if flat.any() and constant!='keep':
-            raise ValueError(f"channel {series.names[int(flat.argmax())]} never changes in the training data: leave it out, or pass constant='keep'")
+            raise ValueError(f"channel {series.names[int(flat.argmax())]} never changes in the training data: leave it out, or pass constant='keep' here (normalize=False to SeqDataLoaders)")
         return cls(loc, np.where(flat, 1., scale))
 
     def __call__(self, x): "To standard units"; return (x-self.loc)/self.scale
@@ -303,7 +308,7 @@ def _blocks(a, W):
     assert a.flags.c_contiguous
     return np.lib.stride_tricks.as_strided(a, (len(a)-W+1, W*a.shape[1]), a.strides, writeable=False)
 
-# %% ../nbs/01_data.ipynb #1dc21266
+# %% ../nbs/01_data.ipynb #e0931b55
 @patch
 def place(self:WindowDataset, idx):
     "Where windows lie: their unit, their first row in the flat array, and how many of their rows exist"
@@ -326,8 +331,15 @@ def batch(self:WindowDataset, idx):
     _,start,length = self.place(np.asarray(idx)); s = self.series
     x,mask = self.gather(s.x, start, length),None
     if (self.short or not self.whole) and (nan := torch.isnan(x)).any(): x,mask = torch.nan_to_num(x),~nan
-    u = None if s.u is None else torch.nan_to_num(self.gather(s.u, start, length))
-    return x,u,None,mask,x,mask
+    return x,self._known(start, length),None,mask,x,mask
+
+@patch
+def _known(self:WindowDataset, start, length):
+    "Windows of the known inputs, zero on padding. Raises ValueError for a hole: what is known cannot be missing"
+    if self.series.u is None: return None
+    u = self.gather(self.series.u, start, length); nan = torch.isnan(u)
+    if (nan.any(-1) & (torch.arange(self.window)<torch.from_numpy(length)[:,None])).any(): raise ValueError('a known input u is NaN inside a series: fill it first')
+    return torch.where(nan, 0., u)
 
 # %% ../nbs/01_data.ipynb #2ce970aa
 class SeqDL(TfmdDL):

@@ -13,16 +13,16 @@ from .core import (NormalEmission, SequenceModel, SeqOutput, Diagram, bound_logv
                          make_emission, observed_span, state_at)
 from .models import MLP, GaussianMLP
 
-# %% ../nbs/04_dvae.ipynb #ab0744cf
+# %% ../nbs/04_dvae.ipynb #f6cf1d08
 def gru_sequence(cell:nn.GRUCell, # One step of it
                  x:Tensor,        # Inputs, (B, T, F)
                  h0:Tensor,       # State before the first, (B, H)
                 )->Tensor:        # States after each input, (B, T, H)
     "Run a GRU cell over a whole sequence in one fused call"
     ws = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-    return torch.gru(x, h0[None], ws, True, 1, 0., False, False, True)[0]
+    return torch.gru(x, h0[None], ws, True, 1, 0., True, False, True)[0]  # train=True: cuDNN wants it for gradients; without dropout nothing else changes
 
-# %% ../nbs/04_dvae.ipynb #6d8165eb
+# %% ../nbs/04_dvae.ipynb #ded0c206
 class DVAE(SequenceModel):
     "p(x_t | x_<t, z_<=t, u_<=t), p(z_t | z_<t, x_<t, u_<=t), q(z_t | z_<t, x_<=t or x_1:T, u): the dynamical VAE (Girin et al. 2021, section 4)"
     def __init__(self,
@@ -45,6 +45,7 @@ class DVAE(SequenceModel):
         self.prior_net = GaussianMLP(past, h_dim, z_dim)
         self.posterior_net = GaussianMLP(past+h_dim, h_dim, z_dim)
         self.emission_net = MLP(past+z_dim, h_dim, act_last=True)
+        self.smooths = posterior=='smoothing'
         self.backward_memory = nn.GRUCell(h_dim, h_dim) if posterior=='smoothing' else None
 
 # %% ../nbs/04_dvae.ipynb #2cf21ed9
@@ -184,7 +185,7 @@ def rollout(self:DVAE, s, horizon, u=None, feedback='mean', z=None):
     res.x = res.px.sample()
     return res
 
-# %% ../nbs/04_dvae.ipynb #98722ee8
+# %% ../nbs/04_dvae.ipynb #bf869faf
 @patch
 @torch.no_grad()
 def interpolate(self:DVAE,
@@ -200,4 +201,4 @@ def interpolate(self:DVAE,
         if seed is not None: torch.manual_seed(seed)
         ends = [state_at(self.unroll(self.prepare(o)[0]).state, len(o)) for o in (a,b)]
         mixed = {k:torch.lerp(ends[0][k], ends[1][k], w) for k in ends[0]}
-        return self.to_units(self.rollout(mixed, length).px).mean
+        return self.emission.mean(self.to_units(self.rollout(mixed, length).px))

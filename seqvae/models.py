@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MLP', 'GaussianMLP', 'VAE']
 
-# %% ../nbs/02_models.ipynb #62d96c08
-import torch
+# %% ../nbs/02_models.ipynb #ddb49a85
+import numpy as np, torch
 from torch import nn, Tensor
 from fastcore.basics import patch
 from .core import SequenceModel, SeqOutput, bound_logvar, check_count, diag_normal, make_emission
@@ -36,7 +36,7 @@ class GaussianMLP(nn.Module):
     def params(self, features): "Mean and log-variance, (..., n_out) each"; mu,raw = self.net(features).chunk(2, -1); return mu,bound_logvar(raw, self.lo, self.hi)
     def forward(self, features): return diag_normal(*self.params(features))
 
-# %% ../nbs/02_models.ipynb #5cc70ba0
+# %% ../nbs/02_models.ipynb #836383f9
 class VAE(SequenceModel):
     "A VAE of vectors, (B, D): p(z) = N(0, I), p(x | z), and q(z | x) with a diagonal covariance (Kingma & Welling 2014)"
     def __init__(self,
@@ -50,10 +50,13 @@ class VAE(SequenceModel):
         super().__init__(x_dim)
         self.z_dim = check_count(z_dim, 'z_dim')
         self.decoder = MLP(z_dim, *[h_dim]*n_layers, act_last=True)
-        self.emission = make_emission(emission, h_dim, x_dim, **(emission_kwargs or {}))
+        kw = dict(residual=False) if emission.lower() in ('normal','student_t','mixture') else {}   # there is no value before
+        self.emission = make_emission(emission, h_dim, x_dim, **{**kw, **(emission_kwargs or {})})
         self.encoder = GaussianMLP(self.emission.feed_dim+x_dim, h_dim, z_dim, n_layers)
 
-    def as_batch(self, x): return super().as_batch(x) if x.ndim==3 else super().as_batch(x[:,None])  # a vector is a sequence of length one
+    def as_batch(self, x):
+        x = np.asarray(x) if hasattr(x, 'to_numpy') else x
+        return super().as_batch(x[:,None] if getattr(x, 'ndim', 0)==2 else x)  # a vector is a sequence of length one
     def init_state(self, batch): return dict(zero=self.x_loc.new_zeros(batch, self.z_dim))
     def prior(self, s, u): return diag_normal(s['zero'], s['zero'])
     def emit(self, s, z, u): return self.emission(self.decoder(z))

@@ -23,7 +23,7 @@ def _axes(n, axs, figsize, **kwargs):
 # %% ../nbs/07_plot.ipynb #38535ebf
 def _lighter(color, share): "A colour mixed with that share of white"; return tuple(1-(1-c)*(1-share) for c in matplotlib.colors.to_rgb(color))
 
-# %% ../nbs/07_plot.ipynb #804ac137
+# %% ../nbs/07_plot.ipynb #c9bab36c
 def plot_forecast(fc:Forecast,    # Of one or more series
                   truth=None,     # What happened, (B, H, C) or (H, C)
                   series=0,       # Which series of the batch
@@ -41,7 +41,7 @@ def plot_forecast(fc:Forecast,    # Of one or more series
     known,truth = _np(fc.known),_np(truth); H = fc.samples.shape[2]
     if truth is not None and truth.ndim==2: truth = truth[None]
     past = np.zeros((0,len(names))) if known is None else known[series]
-    past = past[~np.isnan(past).all(-1)] if known is not None else past
+    past = past[:1+np.flatnonzero(~np.isnan(past).all(-1)).max(initial=-1)]          # without the padding behind; holes stay holes
     ts = np.arange(len(past)+H) if t is None else np.asarray(t)[:len(past)+H]; tp,tf = ts[:len(past)],ts[len(past):]
     show = slice(0 if known_steps is None else max(0, len(past)-known_steps), None)
     axs = _axes(len(idx), axs, figsize)

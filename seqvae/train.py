@@ -67,7 +67,7 @@ class Overshooting(Callback):
         self.rollout_loss = rollout_loss(self.model, self.learn.pred, self.xb, self.yb, max(1, H), self.n_paths, self.rows or max(1, len(self.yb[0])//2), self.min_context)
         self.learn.loss_grad = self.learn.loss_grad + self.weight*self.rollout_loss
 
-# %% ../nbs/05_train.ipynb #bf6a0471
+# %% ../nbs/05_train.ipynb #cea14a63
 def rollout_loss(model, out, xb, yb, horizon, n_paths, rows, min_context):
     "-log mean_k p(next steps | path k) from one random cut a row, nats per observed step, scalar"
     x,mask = yb[0][:rows],None if yb[1] is None else expand_mask(yb[1], yb[0].shape)[:rows]
@@ -78,6 +78,9 @@ def rollout_loss(model, out, xb, yb, horizon, n_paths, rows, min_context):
     idx = (cut[:,None]+torch.arange(H, device=x.device)).clamp(max=T-1); real = cut[:,None]+torch.arange(H, device=x.device)<length[:,None]
     take = lambda v: v[:rows].gather(1, idx[...,None].expand(-1, -1, v.shape[-1]))
     u = None if xb[1] is None else model.prepare_u(xb[1], len(xb[1]), T)
+    if model.smooths:                                                                 # its latents have seen the future: infer them again from what is before the cut
+        past = (torch.arange(T, device=x.device)<cut[:,None])[...,None].expand(x.shape); past = past if mask is None else past & mask
+        out = model(x, None if xb[1] is None else xb[1][:rows], mask=past)
     s = repeat_state(state_at({k:v[:rows] for k,v in out.state.items()}, cut), n_paths)
     rep = lambda v: v.repeat_interleave(n_paths, 0)
     px = model.to_units(model.rollout(s, H, None if u is None else rep(take(u))).px)
@@ -85,7 +88,7 @@ def rollout_loss(model, out, xb, yb, horizon, n_paths, rows, min_context):
     lp = log_prob(px, rep(take(x)), rep(seen)).sum(1).unflatten(0, (B,n_paths))
     return -(torch.logsumexp(lp, 1)-math.log(n_paths)).sum()/seen.any(-1).sum().clamp(min=1)
 
-# %% ../nbs/05_train.ipynb #6d8781ee
+# %% ../nbs/05_train.ipynb #1dda3c07
 class ScheduledSampling(Callback):
     "Hide random stretches of x from the model, which reads its own expectation there, and score it on them (after Bengio et al. 2015)"
     run_valid = False
@@ -100,7 +103,7 @@ class ScheduledSampling(Callback):
         x,u,t,mask = self.xb
         p = self.p*min(1., self.pct_train/self.ramp)
         if p==0: return
-        flip = torch.rand(*x.shape[:2], device=x.device); hidden = torch.zeros(len(x), dtype=torch.bool, device=x.device); cols = []
+        flip = torch.rand(*x.shape[:2], device=x.device); hidden = torch.rand(len(x), device=x.device)<p; cols = []
         for i in range(x.shape[1]):
             hidden = torch.where(hidden, flip[:,i]>1/self.gap, flip[:,i]<p/(1-p)/self.gap); cols.append(hidden)
         seen = ~torch.stack(cols, 1); seen[:,0] = True
@@ -149,7 +152,7 @@ class SkipNonFinite(Callback):
         if not all(torch.isfinite(n) for n in torch._foreach_norm(grads)): self.skip('gradient', CancelStepException())
         self.row,self.last = 0,self.learn.loss.detach()
 
-# %% ../nbs/05_train.ipynb #9fbf711c
+# %% ../nbs/05_train.ipynb #352a17f5
 def _plain(o):
     "fastai's lists and numpy's numbers as plain ones, which a checkpoint may hold"
     if isinstance(o, dict): return {k:_plain(v) for k,v in o.items()}
@@ -166,27 +169,31 @@ class Checkpoint(Callback):
     def before_epoch(self):
         if self.epoch<self.skip_to: raise CancelEpochException()
         if self.epoch==self.skip_to>0: self.learn.recorder.values = self.values  # without the rows of skipped epochs
+    def after_fit(self):
+        if self.skip_to>=self.n_epoch: self.learn.recorder.values = self.values  # nothing was left to do
     def after_epoch(self):
         if self.epoch<self.skip_to: return
         r = self.learn.recorder
         state = dict(model=self.model.state_dict(), opt=_plain(self.opt.state_dict()), epoch=self.epoch+1, n_epoch=self.n_epoch,
                      values=[[float('nan') if v is None else float(v) for v in row] for row in r.values], losses=[float(l) for l in r.losses], lrs=[float(l) for l in r.lrs],
-                     rng=dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [], python=random.getstate(), dls=[dl.rng.getstate() for dl in self.dls]))
+                     rng=dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [], python=random.getstate(), numpy=_plain(list(np.random.get_state()[:1])+[np.random.get_state()[1].tolist()]+list(np.random.get_state()[2:])), dls=[dl.rng.getstate() for dl in self.dls]))
         write_whole(self.path, lambda tmp: torch.save(state, tmp))
 
-# %% ../nbs/05_train.ipynb #76672cfe
+# %% ../nbs/05_train.ipynb #669a4405
 @patch
 def resume(self:Checkpoint):
     "Take over everything the file holds"
     try: s = torch.load(self.path, weights_only=True, map_location='cpu')
     except Exception as e: raise ValueError(f"{self.path} is not a readable checkpoint: {e}") from None
+    if not isinstance(s, dict) or not {'model','opt','epoch','n_epoch','rng'}<=s.keys(): raise ValueError(f"{self.path} is not a checkpoint of this library")
     if s['n_epoch']!=self.n_epoch: raise ValueError(f"{self.path} is of a run of {s['n_epoch']} epochs, this one has {self.n_epoch}: delete it to start anew")
     try: self.model.load_state_dict(s['model'])
     except RuntimeError as e: raise ValueError(f"{self.path} is of another model: {e}") from None
     self.opt.load_state_dict({**s['opt'], 'hypers':L(s['opt']['hypers'])}); self.skip_to = s['epoch']
+    for p,st in self.opt.state.items(): st.update({k:v.to(p.device) for k,v in st.items() if torch.is_tensor(v)})
     r,tup = self.learn.recorder,lambda o: tuple(map(tup, o)) if isinstance(o, (list,tuple)) else o
     self.values,r.losses,r.lrs = L([L(v) for v in s['values']]),[torch.tensor(l) for l in s['losses']],list(s['lrs'])
-    torch.set_rng_state(s['rng']['torch']); random.setstate(tup(s['rng']['python']))
+    torch.set_rng_state(s['rng']['torch']); random.setstate(tup(s['rng']['python'])); np.random.set_state(tuple(s['rng']['numpy']))
     if s['rng']['cuda']: torch.cuda.set_rng_state_all(s['rng']['cuda'])
     for dl,state in zip(self.dls, s['rng']['dls']): dl.rng.setstate(tup(state))
 
@@ -215,19 +222,20 @@ def crps(samples:Tensor, # Ensemble, (S, ...)
     w = (2*torch.arange(S, device=s.device, dtype=s.dtype)-S+1).reshape(-1, *[1]*truth.ndim)
     return (samples-truth).abs().mean(0) - (w*s).sum(0)/(S*max(1, S-1))
 
-# %% ../nbs/05_train.ipynb #3e96f568
+# %% ../nbs/05_train.ipynb #35e78b32
 def score(samples:Tensor,  # Forecast ensemble, (S, B, H, C); S = 1 for a point forecast
           truth:Tensor,    # What was measured, (B, H, C); NaN = not measured
-          clean:Tensor=None, # The signal without noise, if known: errors are against it, coverage against `truth`
+          clean:Tensor=None, # The signal without noise, if known: rmse and mse are against it, CRPS and coverage against `truth`
           scale=1.,        # Divide by this first, (C,): errors of different channels become comparable
          )->dict:          # rmse, mse, mse_median, crps, cover50, cover90, cover3s
     "Judge an ensemble. Raises ValueError on shapes that do not fit"
     if samples.shape[1:]!=truth.shape: raise ValueError(f"samples have shape {tuple(samples.shape)}, the truth {tuple(truth.shape)}")
-    scale = torch.as_tensor(scale, dtype=samples.dtype)
+    scale = torch.as_tensor(scale, dtype=samples.dtype).cpu()
     samples,truth = samples.cpu()/scale,truth.cpu()/scale; clean = truth if clean is None else clean.cpu()/scale
     ok = ~torch.isnan(truth); avg = lambda v: float(v[ok].float().mean())
-    se = torch.where(ok, (samples.mean(0)-clean)**2, 0.); unit = se.flatten(1).sum(1)/ok.flatten(1).sum(1)
-    res = dict(rmse=math.sqrt(avg(se)), mse=float(unit.mean()), mse_median=float(unit.median()), crps=avg(crps(samples, truth)))
+    se = torch.where(ok, (samples.mean(0)-clean)**2, 0.); some = ok.flatten(1).any(1); unit = (se.flatten(1).sum(1)/ok.flatten(1).sum(1))[some]   # units with a truth
+    if not some.any(): raise ValueError('nothing was measured: the truth is all NaN')
+    res = dict(rmse=math.sqrt(avg(se)), mse=float(unit.mean()), mse_median=float(unit.quantile(0.5)), crps=avg(crps(samples, truth)))
     if len(samples)>1:
         f = Forecast(samples)
         for l in (0.5,0.9): lo,hi = f.interval(l); res[f'cover{100*l:g}'] = avg((truth>=lo)&(truth<=hi))
@@ -254,21 +262,21 @@ def cut_inputs(series, horizon):
     for i in range(len(series)): o = series.known(i); u[i,:len(o)] = torch.from_numpy(np.array(o, np.float32))
     return u
 
-# %% ../nbs/05_train.ipynb #9fbb3f32
+# %% ../nbs/05_train.ipynb #89068d10
 @torch.no_grad()
 def latent_use(model, x, u=None, mask=None, threshold=0.01):
-    "ELBO, nll and KL in nats per step; active latents; nll with the latents of other series"
+    "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step; latents with more than `threshold` nats a step; nll with the latents of other series (NaN for a single one)"
+    x = torch.as_tensor(x).to(model.device); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
     out,loss = model(x, u, mask=mask),Loss(); loss(out, x, mask)
     res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll))
     if loss.kl is None: return res
     B,T = out.px.batch_shape; now = {k:v[:,:T].flatten(0,1) for k,v in out.state.items()}
     us = None if u is None else model.prepare_u(u, B, T).flatten(0,1)
-    px = model.to_units(model.emit(now, out.z.roll(1, 0).flatten(0,1), us))
-    m = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).flatten(0,1)
-    shuffled = -log_prob(px, x.to(model.device).flatten(0,1), None if m is None else m.to(model.device)).sum()/loss.n
-    return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled)}
+    px = model.to_units(model.emit(now, out.z.roll(max(1, B//2), 0).flatten(0,1), us))
+    shuffled = -log_prob(px, x.flatten(0,1), None if mask is None else mask.flatten(0,1)).sum()/loss.n
+    return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled) if B>1 else math.nan}
 
-# %% ../nbs/05_train.ipynb #b2c9c43e
+# %% ../nbs/05_train.ipynb #8a835713
 @torch.no_grad()
 def evaluate(model:SequenceModel,
              series,        # Held-out units: SeriesSet, list or array
@@ -284,20 +292,22 @@ def evaluate(model:SequenceModel,
     try:
         with fork_seed(seed): parts = [_evaluate_batch(model, series[i:i+batch], None if clean is None else clean[i:i+batch], horizon, n_samples, scale) for i in range(0, len(series), batch)]
     finally: model.train(was)
-    n = np.array([p['n'] for p in parts],float)/len(series)
-    res = {k:float(sum(p['use'][k]*w for p,w in zip(parts, n))) for k in parts[0]['use']}
-    one = torch.cat([p['one'] for p in parts])
+    steps = np.array([p['steps'] for p in parts], float); w = steps/steps.sum()
+    res = {k:float(sum(p['use'][k]*v for p,v in zip(parts, w))) for k in parts[0]['use']}
+    res['active'] = round(res['active'])
+    one = torch.cat([p['one'] for p in parts]); one = one[~one.isnan()]
     cat = {k:None if parts[0][k] is None else torch.cat([p[k] for p in parts], 1 if k=='samples' else 0) for k in ('samples','truth','clean')}
-    return dict(one_step_rmse=math.sqrt(one.mean()), one_step_mse=float(one.mean()), one_step_mse_median=float(one.median()), **score(**cat, scale=scale), **res)
+    return dict(one_step_rmse=math.sqrt(one.mean()), one_step_mse=float(one.mean()), one_step_mse_median=float(one.quantile(0.5)), **score(**cat, scale=scale), **res)
 
 def _evaluate_batch(model, s, clean, horizon, n_samples, scale):
     "The ingredients of `evaluate` for some units"
     x,mask,truth = cut_series(s, horizon); u = cut_inputs(s, horizon); full,fmask,_ = cut_series(_pad(s, horizon), horizon)
     fc = model.forecast(x, horizon, n_samples, u=u, mask=mask).samples.cpu()
-    pred = model.predict_next(full, u, fmask).mean.cpu()
+    k = 16; rep = lambda v: None if v is None else v.repeat_interleave(k, 0)          # the mean of p(x_t | x_<t): average over draws of z_t
+    pred = model.emission.mean(model.predict_next(rep(full), rep(u), rep(fmask))).unflatten(0, (-1,k)).mean(1).cpu()
     target = full if clean is None else cut_series(_pad(clean, horizon), horizon)[0]
     ok = torch.ones_like(full, dtype=torch.bool) if fmask is None else fmask.clone(); ok[:,0] = False   # nothing is before the first step
-    se = torch.where(ok, ((pred-target)/scale)**2, 0.); one = se.flatten(1).sum(1)/ok.flatten(1).sum(1).clamp(min=1)
-    return dict(n=len(s), samples=fc, truth=truth, clean=None if clean is None else cut_series(clean, horizon)[2], one=one, use=latent_use(model, full, u, fmask))
+    se = torch.where(ok, ((pred-target)/scale)**2, 0.); one = se.flatten(1).sum(1)/ok.flatten(1).sum(1)
+    return dict(steps=len(s)*full.shape[1] if fmask is None else int(observed_span(fmask).sum()), samples=fc, truth=truth, clean=None if clean is None else cut_series(clean, horizon)[2], one=one, use=latent_use(model, full, u, fmask))
 
 def _pad(s, n): "Every unit with n rows of NaN behind it, so that `cut_series` gives it whole"; return SeriesSet([np.concatenate([np.asarray(o, np.float32), np.full((n,s.x_dim), np.nan, np.float32)]) for o in s], s.units, s.names)

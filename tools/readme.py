@@ -14,10 +14,10 @@ def text(o): return o if isinstance(o, str) else ''.join(o)
 def render(cell, files):
     "One cell as Markdown; pictures are added to `files`"
     src = text(cell['source'])
-    if cell['cell_type']=='markdown': return src
+    if cell['cell_type']=='markdown': return re.sub(r'\]\((?!http)([\w/]+\.ipynb)\)', r'](nbs/\1)', src)  # links start from the top level here
     if re.search(r'^#\|\s*(hide|default_exp)\s*$', src, re.M): return ''
     code = '\n'.join(l for l in src.splitlines() if not l.startswith('#|')).strip('\n')
-    out = [f"``` python\n{code}\n```"] if code and not re.search(r'^#\|\s*hide_input', src, re.M) else []
+    out = [f"``` python\n{code}\n```"] if code and not re.search(r'^#\|\s*echo: false', src, re.M) else []
     for o in cell.get('outputs', []):
         data = o.get('data', {})
         if 'image/png' in data:
