@@ -6,11 +6,11 @@
 __all__ = ['COLUMNS', 'DEMO', 'COMMANDS', 'USAGE', 'table', 'hold_out', 'held_cuts', 'fit_series', 'fill_past', 'judge', 'fit',
            'forecast', 'demo', 'main']
 
-# %% ../nbs/09_cli.ipynb #a65853e1
+# %% ../nbs/09_cli.ipynb #fb3dec96
 import json, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from fastcore.script import anno_parser, Param
+from fastcore.script import anno_parser
 import fastai.callback.all  # adds fit_one_cycle to Learner
 from .core import EMISSIONS, Forecast, check_count, load_model, write_whole
 from .data import SeqDataLoaders, SeriesSet, mass_spring, prefixes, read_series, split_units
@@ -79,22 +79,23 @@ def judge(model, held, horizon, n_samples=100):
     for name,f,kw in (('persistence',persistence,{}), ('straight line',trend,{}), ('AR, per unit',ar,dict(order=16))): rows[name] = score(forecast_all(f, past, horizon, **kw), truth, scale=scale)
     return table(rows),full
 
-# %% ../nbs/09_cli.ipynb #3c31eb5d
-def fit(path:Param("CSV (.gz), Parquet, NPY or NPZ file with one row a step", str),
-        unit:Param("Column that names the unit (engine, patient, ...); leave out for a single series", str)=None,
-        time:Param("Column that orders a unit's rows", str)=None,
-        columns:Param("Channels to model, separated by commas; default: all numeric columns", str)=None,
-        u:Param("Known inputs (settings, calendar), separated by commas", str)=None,
-        model:Param("Model to fit", str, choices=['dvae'])='dvae',
-        horizon:Param("Steps ahead that the model is trained and judged for", int)=30,
-        out:Param("Folder for model, table and figures", str)='runs/fit',
-        steps:Param("Training steps", int)=800,
-        window:Param("Length of a training window, steps; default: from the data", int)=None,
-        z_dim:Param("Latents a step", int)=4,
-        h_dim:Param("Width of the networks", int)=64,
-        emission:Param("Distribution of an observation", str, choices=list(EMISSIONS))='normal',
-        valid:Param("Share of the units held out", float)=0.2,
-        seed:Param("Makes the run repeatable", int)=0):
+# %% ../nbs/09_cli.ipynb #73756c71
+def fit(path:str, # CSV (.gz), Parquet, NPY or NPZ file with one row a step
+        unit:str=None, # Column that names the unit (engine, patient, ...); leave out for a single series
+        time:str=None, # Column that orders a unit's rows
+        columns:str=None, # Channels to model, separated by commas; default: all numeric columns
+        u:str=None, # Known inputs (settings, calendar), separated by commas
+        model:str='dvae', # Model to fit: dvae
+        horizon:int=30, # Steps ahead that the model is trained and judged for
+        out:str='runs/fit', # Folder for model, table and figures
+        steps:int=800, # Training steps
+        window:int=None, # Length of a training window, steps; default: from the data
+        z_dim:int=4, # Latents a step
+        h_dim:int=64, # Width of the networks
+        emission:str="normal", # Distribution of an observation: normal, student_t, mixture, bernoulli or categorical
+        valid:float=0.2, # Share of the units held out
+        seed:int=0 # Makes the run repeatable
+       ):
     "Fit a dynamical VAE to your own series, hold whole units out, and judge its forecasts beside simple ones"
     cols = lambda s: None if s is None else [c.strip() for c in s.split(',') if c.strip()]
     series = read_series(path, unit=unit, time=time, columns=cols(columns), u=cols(u))
@@ -111,13 +112,14 @@ def fit(path:Param("CSV (.gz), Parquet, NPY or NPZ file with one row a step", st
     print(f"\nheld-out units, {horizon} steps ahead (errors in standard deviations of each channel):"); _show(tab)
     print(f"KL {full['kl']:.3f} nats/step, {int(full['active'])} active latents; everything is in {out}")
 
-# %% ../nbs/09_cli.ipynb #01f4537e
-def forecast(run:Param("Folder that `seqvae fit` made", str),
-             path:Param("File with the series to continue, with the same columns", str),
-             horizon:Param("Steps to forecast; default: what the model was fitted for", int)=None,
-             samples:Param("Ensemble members", int)=200,
-             out:Param("Folder for the forecast; default: the run's folder", str)=None,
-             seed:Param("Makes the forecast repeatable", int)=0):
+# %% ../nbs/09_cli.ipynb #cd484f04
+def forecast(run:str, # Folder that `seqvae fit` made
+             path:str, # File with the series to continue, with the same columns
+             horizon:int=None, # Steps to forecast; default: what the model was fitted for
+             samples:int=200, # Ensemble members
+             out:str=None, # Folder for the forecast; default: the run's folder
+             seed:int=0 # Makes the forecast repeatable
+            ):
     "Continue every unit of a file: a table of means and intervals, and a fan chart of the first"
     if not (Path(run)/'run.json').is_file(): raise FileNotFoundError(f"{run} holds no run.json: is it a folder made by `seqvae fit`?")
     cfg = json.loads((Path(run)/'run.json').read_text()); net = load_model(Path(run)/'model.safetensors')
@@ -133,12 +135,13 @@ def forecast(run:Param("Folder that `seqvae fit` made", str),
     _save_fig(plot_forecast(fc, known_steps=4*horizon), out/'forecast.png')
     print(f"{len(series)} units continued by {horizon} steps: {out/'forecast.csv'}, {out/'forecast.png'}")
 
-# %% ../nbs/09_cli.ipynb #71f8d5ff
+# %% ../nbs/09_cli.ipynb #94984e68
 DEMO = dict(units=2200, window=160, horizon=60, rows=32, n_paths=2, h_dim=64, steps=750, lr=6e-3, bs=32)
 
-def demo(out:Param("Folder for model, table and figures", str)='runs/demo',
-         steps:Param("Training steps", int)=DEMO['steps'],
-         seed:Param("Of data and training", int)=0):
+def demo(out:str='runs/demo', # Folder for model, table and figures
+         steps:int=DEMO['steps'], # Training steps
+         seed:int=0 # Of data and training
+        ):
     "Train a dynamical VAE on simulated sensors with noise and forecast units it has never seen"
     start,d,out = time.time(),DEMO,Path(out); torch.manual_seed(seed); check_count(steps, 'steps')
     ms = mass_spring(d['units'], noise=0.1, seed=seed); n = d['units']-200; H = d['horizon']
