@@ -34,7 +34,7 @@ def _save_csv(df, path, **kwargs): write_whole(path, lambda tmp: df.to_csv(tmp, 
 
 def _show(df): print(df.round(3).to_string(na_rep='-'))
 
-# %% ../nbs/09_cli.ipynb #09b270b7
+# %% ../nbs/09_cli.ipynb #cf1b669e
 def hold_out(series, valid, horizon, seed):
     "Training and held-out units, `valid` the share held out; of a single unit its last part. Raises ValueError if too little is left to forecast `horizon` steps"
     if len(series)>1: train,held = split_units(series, valid, seed=seed)
@@ -47,9 +47,22 @@ def hold_out(series, valid, horizon, seed):
 
 def held_cuts(held, horizon, fractions=(0.5,0.75,1.)): "Where held-out units are judged: cut off at these shares of their length, if a forecast and some past fit in"; return prefixes(held, fractions, least=horizon+max(6, horizon//2))
 
-def fit_series(series, model='dvae', horizon=30, steps=800, window=None, z_dim=4, h_dim=64, emission='normal', posterior='filtering',
-               lr=4e-3, bs=64, valid=0.2, seed=0, bar=True):
-    "Train on `series`; returns the learner and the held-out units"
+def fit_series(series:SeriesSet, # Units to learn from
+               model='dvae',     # Which model
+               horizon=30,       # Steps ahead that it is trained for
+               steps=800,        # Training steps
+               window=None,      # Length of a training window; None: from the data
+               z_dim=4,          # Latents a step
+               h_dim=64,         # Width of the networks
+               emission='normal', # Any head of `seqvae.core.EMISSIONS`
+               posterior='filtering', # or 'smoothing'
+               lr=4e-3,          # Largest learning rate
+               bs=64,            # Batch size
+               valid=0.2,        # Share of the units held out
+               seed=0,           # Of split, networks and training
+               bar=True,         # Show progress?
+              ):                 # The Learner, and the held-out units
+    "Train a model on `series`. Raises ValueError for a model that does not exist, bad counts, or units too short for the horizon"
     if model!='dvae': raise ValueError(f"unknown model {model!r}: choose from dvae")
     for n,v in (('horizon',horizon),('steps',steps)): check_count(v, n)
     torch.manual_seed(seed)
@@ -65,13 +78,17 @@ def fit_series(series, model='dvae', horizon=30, steps=800, window=None, z_dim=4
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
     return learn,held
 
-# %% ../nbs/09_cli.ipynb #19d7f28b
+# %% ../nbs/09_cli.ipynb #0984cfd8
 def fill_past(o, horizon, default):
     "A series for baselines, which take no holes: the known part interpolated from itself, `default` (C,) where a channel was never seen"
     past = pd.DataFrame(np.array(o[:-horizon])).interpolate(limit_direction='both').to_numpy()
     return np.concatenate([np.where(np.isnan(past), default, past), o[-horizon:]])
 
-def judge(model, held, horizon, n_samples=100):
+def judge(model,         # A SequenceModel
+          held,          # Units it has not seen, SeriesSet
+          horizon,       # Steps H
+          n_samples=100, # Ensemble members
+         ):              # The table, and all that `evaluate` says
     "Table of the model, persistence, a straight line and AR on held-out units, each forecast from several places; and all that `evaluate` says of the model"
     cuts = held_cuts(held, horizon); scale = model.x_scale.cpu(); full = evaluate(model, cuts, horizon, n_samples)
     past = [fill_past(o, horizon, model.x_loc.cpu().numpy()) for o in cuts]; _,_,truth = cut_series(cuts, horizon)
@@ -135,8 +152,8 @@ def forecast(run:str, # Folder that `seqvae fit` made
     _save_fig(plot_forecast(fc, known_steps=4*horizon), out/'forecast.png')
     print(f"{len(series)} units continued by {horizon} steps: {out/'forecast.csv'}, {out/'forecast.png'}")
 
-# %% ../nbs/09_cli.ipynb #94984e68
-DEMO = dict(units=2200, window=160, horizon=60, rows=32, n_paths=2, h_dim=64, steps=750, lr=6e-3, bs=32)
+# %% ../nbs/09_cli.ipynb #8b6d78d2
+DEMO = dict(units=2200, window=160, horizon=60, rows=32, n_paths=2, h_dim=64, steps=700, lr=6e-3, bs=32)
 
 def demo(out:str='runs/demo', # Folder for model, table and figures
          steps:int=DEMO['steps'], # Training steps
@@ -152,7 +169,7 @@ def demo(out:str='runs/demo', # Folder for model, table and figures
     test,clean = ms.x[n+100:],ms.clean[n+100:]; res = evaluate(net, test, H, clean=clean)
     rows = {'DVAE':res}
     future,cfuture = torch.from_numpy(test[:,-H:]),torch.from_numpy(clean[:,-H:])
-    for name,f,kw in (('persistence',persistence,{}),('AR(32), per unit',ar,{}),('oracle: two harmonics',harmonic,dict(dt=ms.t[1], grid=np.geomspace(.02, np.pi/ms.t[1], 1500)))):
+    for name,f,kw in (('persistence',persistence,{}),('AR(32), per unit',ar,{}),('oracle: two harmonics',harmonic,dict(dt=ms.t[1], grid=np.geomspace(.02, np.pi/ms.t[1], 1000)))):
         rows[name] = score(forecast_all(f, test, H, **kw), future, clean=cfuture, scale=net.x_scale)
     rows['persistence']['one_step_rmse'] = float(np.sqrt((((test[:,:-1]-clean[:,1:])/net.x_scale.cpu().numpy())**2).mean()))
     tab = table(rows); _save_csv(tab, out/'table.csv')

@@ -8,7 +8,7 @@ __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat
            'MixtureEmission', 'BernoulliEmission', 'CategoricalEmission', 'make_emission', 'log_prob', 'SeqOutput',
            'observed_span', 'expand_mask', 'Forecast', 'as_series', 'as_mask', 'check_count', 'SequenceModel',
            'state_at', 'repeat_state', 'fork_seed', 'sample_missing', 'write_whole', 'read_model_file', 'load_model',
-           'Diagram', 'trace', 'diagram']
+           'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
 
 # %% ../nbs/00_core.ipynb #9ac53038
 import functools, inspect, json, math, os, tempfile, warnings
@@ -532,7 +532,7 @@ def unroll_steps(self:SequenceModel, x, u=None, mask=None):
     px,qz,pz,z = zip(*out)
     return SeqOutput(_stack(px), _stack(qz), _stack(pz), None if z[0] is None else torch.stack(z, 1), state=states)
 
-# %% ../nbs/00_core.ipynb #354ef22b
+# %% ../nbs/00_core.ipynb #752c1247
 @patch
 def unroll(self:SequenceModel, x, u=None, mask=None):
     "One pass on prepared inputs; a model overrides this only to be faster"
@@ -546,6 +546,7 @@ def forward(self:SequenceModel,
             mask=None, # True = observed, (B, T) or (B, T, C)
            )->SeqOutput:
     "One reparameterised pass, for training: emission (in the user's units), posterior and prior of every step"
+    if t is not None: raise ValueError(f"{type(self).__name__} takes regular steps and has no use for times t")
     x,u,mask = self.prepare(x, u, mask)
     out = self.unroll(x, u, mask)
     out.px = self.to_units(out.px)
@@ -711,23 +712,33 @@ def filter_next(self:SequenceModel, x, u=None, mask=None):
         s = self.advance(s, feed, m, z, ut)
     return _stack(out)
 
-# %% ../nbs/00_core.ipynb #7434e22a
+# %% ../nbs/00_core.ipynb #f5c06cd3
 @patch
-def encode(self:SequenceModel, x, u=None, mask=None):
+def encode(self:SequenceModel,
+           x,         # Observations, (B, T, C)
+           u=None,    # Known inputs, (B, T, U)
+           mask=None, # True = observed, (B, T) or (B, T, C)
+          )->Distribution: # Batch shape (B, T), event shape (Z,)
     "q(z_t | z_<t, x, u) of every step, batch shape (B, T), event shape (Z,), for x (B, T, C) and u (B, T, U); z_<t were drawn. Differentiable"
     x,u,mask = self.prepare(x, u, mask)
     return self.unroll(x, u, mask).qz
 
 @patch
 @torch.no_grad()
-def reconstruct(self:SequenceModel, x, n_samples=100, u=None, mask=None, seed=None):
+def reconstruct(self:SequenceModel,
+                x,             # Observations, (B, T, C)
+                n_samples=100, # Posterior draws S
+                u=None,        # Known inputs, (B, T, U)
+                mask=None,     # True = observed
+                seed=None,     # Makes it repeatable
+               )->Forecast:    # (S, B, T, C), the user's units
     "Emission means from posterior draws of z, as a `Forecast` (S, B, T, C): what the latents remember of x"
     n,known = check_count(n_samples, 'n_samples'),self.as_batch(x)
     x,u,mask = self.prepare(x, u, mask); known = known if mask is None else torch.where(mask, known, float('nan')); rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
     with fork_seed(seed): mean = self.emission.mean(self.to_units(self.unroll(rep(x), rep(u), rep(mask)).px))
     return Forecast(mean.unflatten(0, (len(x),n)).transpose(0,1), known=known)
 
-# %% ../nbs/00_core.ipynb #f8033f26
+# %% ../nbs/00_core.ipynb #3d9f5a44
 def sample_missing(px, x, mask):
     "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
     if isinstance(px, MixtureSameFamily):
@@ -748,7 +759,9 @@ def _log_weights(out, x, mask):
 def log_likelihood(self:SequenceModel,
                    x,            # Observations, (B, T, C)
                    n_samples=1,  # Draws K: the ELBO for 1, the importance-weighted bound for more
-                   u=None, mask=None, seed=None,
+                   u=None,       # Known inputs, (B, T, U)
+                   mask=None,    # True = observed; only observed values count
+                   seed=None,    # Makes it repeatable
                   )->Tensor:     # A lower bound on log p(x) in nats per sequence, (B,)
     "ELBO or importance-weighted bound. In the user's units: rescaling x by s shifts it by log s per value"
     n = check_count(n_samples, 'n_samples')
@@ -925,3 +938,11 @@ def diagram(model:nn.Module, # A SequenceModel, or any module together with inpu
     chart = {k:box(k) for k in nodes}
     links = [Link(chart[a], chart[b]) for a,b in sorted(edges, key=lambda e: (list(ids).index(e[0]), list(ids).index(e[1])))]
     return Diagram(FlowChart(title or type(model).__name__, list(chart.values()), links, orientation='TB').script)
+
+# %% ../nbs/00_core.ipynb #8eadc9d7
+def mermaid_for_quarto(cell):
+    "nbdev processor: the fences of diagrams as Quarto wants them, in Markdown cells and in outputs"
+    fence = lambda s: ''.join(s).replace('```mermaid', '```{mermaid}')
+    if cell['cell_type']=='markdown': cell['source'] = fence(cell['source'])
+    for o in cell.get('outputs', []):
+        if 'text/markdown' in o.get('data', {}): o['data']['text/markdown'] = fence(o['data']['text/markdown'])

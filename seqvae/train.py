@@ -38,10 +38,14 @@ class Loss:
         self.kl_latents = kl.flatten(0, -2).sum(0)/n; self.kl = self.kl_latents.sum()
         return self.nll + self.beta*self.kl_latents.clamp(min=self.free_bits).sum()
 
-# %% ../nbs/05_train.ipynb #50adc725
+# %% ../nbs/05_train.ipynb #48964b5d
 class KLAnneal(Callback):
     "Raise the loss's beta linearly from `start` to `end` over the first `warmup` share of training (Bowman et al. 2016); validation always uses `end`"
-    def __init__(self, warmup=0.2, start=0., end=1.):
+    def __init__(self,
+                 warmup=0.2, # Share of training over which beta grows
+                 start=0.,   # First beta
+                 end=1.,     # Last beta; 1 is the ELBO
+                ):
         if not 0<warmup<=1: raise ValueError(f"warmup is a share of training between 0 and 1, got {warmup}")
         store_attr()
     def before_batch(self):
@@ -67,8 +71,15 @@ class Overshooting(Callback):
         self.rollout_loss = rollout_loss(self.model, self.learn.pred, self.xb, self.yb, max(1, H), self.n_paths, self.rows or max(1, len(self.yb[0])//2), self.min_context)
         self.learn.loss_grad = self.learn.loss_grad + self.weight*self.rollout_loss
 
-# %% ../nbs/05_train.ipynb #cea14a63
-def rollout_loss(model, out, xb, yb, horizon, n_paths, rows, min_context):
+# %% ../nbs/05_train.ipynb #f35dd5e7
+def rollout_loss(model,       # A SequenceModel
+                 out,         # Its output for the batch, with states
+                 xb, yb,      # Inputs (x, u, t, mask) and targets (x, mask) of the batch
+                 horizon,     # Steps H
+                 n_paths,     # Latent paths K a row
+                 rows,        # Rows of the batch to use
+                 min_context, # Earliest cut
+                ):
     "-log mean_k p(next steps | path k) from one random cut a row, nats per observed step, scalar"
     x,mask = yb[0][:rows],None if yb[1] is None else expand_mask(yb[1], yb[0].shape)[:rows]
     B,T,_ = x.shape; H = min(horizon, T-1)
@@ -242,8 +253,10 @@ def score(samples:Tensor,  # Forecast ensemble, (S, B, H, C); S = 1 for a point 
         res['cover3s'] = avg((truth-f.mean).abs()<=3*f.std)
     return res
 
-# %% ../nbs/05_train.ipynb #8e5a5225
-def cut_series(series, horizon):
+# %% ../nbs/05_train.ipynb #e86afed9
+def cut_series(series,  # SeriesSet
+               horizon, # Steps H
+              ):
     "The last `horizon` steps of each unit split off: x (B, T, C) padded with NaN, mask or None, truth (B, H, C). Raises ValueError for a unit too short"
     check_count(horizon, 'horizon'); lens = series.lengths
     if lens.min()<=horizon: raise ValueError(f"unit {series.units[int(lens.argmin())]} has {lens.min()} steps: too short to forecast its last {horizon}")
@@ -262,9 +275,14 @@ def cut_inputs(series, horizon):
     for i in range(len(series)): o = series.known(i); u[i,:len(o)] = torch.from_numpy(np.array(o, np.float32))
     return u
 
-# %% ../nbs/05_train.ipynb #89068d10
+# %% ../nbs/05_train.ipynb #edaffa3b
 @torch.no_grad()
-def latent_use(model, x, u=None, mask=None, threshold=0.01):
+def latent_use(model,          # A SequenceModel
+               x,              # Series, (B, T, C)
+               u=None,         # Known inputs, (B, T, U)
+               mask=None,      # True = observed
+               threshold=0.01, # An active latent carries more nats a step
+              )->dict:
     "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step; latents with more than `threshold` nats a step; nll with the latents of other series (NaN for a single one)"
     x = torch.as_tensor(x).to(model.device); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
     out,loss = model(x, u, mask=mask),Loss(); loss(out, x, mask)
@@ -276,7 +294,7 @@ def latent_use(model, x, u=None, mask=None, threshold=0.01):
     shuffled = -log_prob(px, x.flatten(0,1), None if mask is None else mask.flatten(0,1)).sum()/loss.n
     return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled) if B>1 else math.nan}
 
-# %% ../nbs/05_train.ipynb #8a835713
+# %% ../nbs/05_train.ipynb #4ee10cc4
 @torch.no_grad()
 def evaluate(model:SequenceModel,
              series,        # Held-out units: SeriesSet, list or array
@@ -303,7 +321,7 @@ def _evaluate_batch(model, s, clean, horizon, n_samples, scale):
     "The ingredients of `evaluate` for some units"
     x,mask,truth = cut_series(s, horizon); u = cut_inputs(s, horizon); full,fmask,_ = cut_series(_pad(s, horizon), horizon)
     fc = model.forecast(x, horizon, n_samples, u=u, mask=mask).samples.cpu()
-    k = 16; rep = lambda v: None if v is None else v.repeat_interleave(k, 0)          # the mean of p(x_t | x_<t): average over draws of z_t
+    k = 8; rep = lambda v: None if v is None else v.repeat_interleave(k, 0)          # the mean of p(x_t | x_<t): average over draws of z_t
     pred = model.emission.mean(model.predict_next(rep(full), rep(u), rep(fmask))).unflatten(0, (-1,k)).mean(1).cpu()
     target = full if clean is None else cut_series(_pad(clean, horizon), horizon)[0]
     ok = torch.ones_like(full, dtype=torch.bool) if fmask is None else fmask.clone(); ok[:,0] = False   # nothing is before the first step
