@@ -34,7 +34,7 @@ def _save_csv(df, path, **kwargs): write_whole(path, lambda tmp: df.to_csv(tmp, 
 
 def _show(df): print(df.round(3).to_string(na_rep='-'))
 
-# %% ../nbs/09_cli.ipynb #cf1b669e
+# %% ../nbs/09_cli.ipynb #f408c2dd
 def hold_out(series, valid, horizon, seed):
     "Training and held-out units, `valid` the share held out; of a single unit its last part. Raises ValueError if too little is left to forecast `horizon` steps"
     if len(series)>1: train,held = split_units(series, valid, seed=seed)
@@ -47,6 +47,7 @@ def hold_out(series, valid, horizon, seed):
 
 def held_cuts(held, horizon, fractions=(0.5,0.75,1.)): "Where held-out units are judged: cut off at these shares of their length, if a forecast and some past fit in"; return prefixes(held, fractions, least=horizon+max(6, horizon//2))
 
+# %% ../nbs/09_cli.ipynb #d3e192f4
 def fit_series(series:SeriesSet, # Units to learn from
                model='dvae',     # Which model
                horizon=30,       # Steps ahead that it is trained for
