@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'DEMO', 'COMMANDS', 'USAGE', 'table', 'hold_out', 'held_cuts', 'fit_series', 'fill_past', 'judge', 'fit',
            'forecast', 'demo', 'main']
 
-# %% ../nbs/09_cli.ipynb #fb3dec96
+# %% ../nbs/09_cli.ipynb #01f76b36
 import json, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
@@ -15,7 +15,7 @@ import fastai.callback.all  # adds fit_one_cycle to Learner
 from .core import EMISSIONS, Forecast, check_count, load_model, write_whole
 from .data import SeqDataLoaders, SeriesSet, mass_spring, prefixes, read_series, split_units
 from .dvae import DVAE
-from .train import KLAnneal, Overshooting, cut_inputs, cut_series, evaluate, score, seq_learner
+from .train import KLAnneal, Overshooting, cut_inputs, cut_series, evaluate, masked, score, seq_learner
 from .baselines import ar, forecast_all, harmonic, persistence, trend
 from .plot import plot_forecast, plot_latents, plot_training
 
@@ -97,7 +97,7 @@ def judge(model,         # A SequenceModel
     for name,f,kw in (('persistence',persistence,{}), ('straight line',trend,{}), ('AR, per unit',ar,dict(order=16))): rows[name] = score(forecast_all(f, past, horizon, **kw), truth, scale=scale)
     return table(rows),full
 
-# %% ../nbs/09_cli.ipynb #73756c71
+# %% ../nbs/09_cli.ipynb #58c974fb
 def fit(path:str, # CSV (.gz), Parquet, NPY or NPZ file with one row a step
         unit:str=None, # Column that names the unit (engine, patient, ...); leave out for a single series
         time:str=None, # Column that orders a unit's rows
@@ -110,7 +110,7 @@ def fit(path:str, # CSV (.gz), Parquet, NPY or NPZ file with one row a step
         window:int=None, # Length of a training window, steps; default: from the data
         z_dim:int=4, # Latents a step
         h_dim:int=64, # Width of the networks
-        emission:str="normal", # Distribution of an observation: normal, student_t, mixture, bernoulli or categorical
+        emission:str='normal', # Distribution of an observation: normal, student_t, mixture, bernoulli or categorical
         valid:float=0.2, # Share of the units held out
         seed:int=0 # Makes the run repeatable
        ):
@@ -130,7 +130,7 @@ def fit(path:str, # CSV (.gz), Parquet, NPY or NPZ file with one row a step
     print(f"\nheld-out units, {horizon} steps ahead (errors in standard deviations of each channel):"); _show(tab)
     print(f"KL {full['kl']:.3f} nats/step, {int(full['active'])} active latents; everything is in {out}")
 
-# %% ../nbs/09_cli.ipynb #cd484f04
+# %% ../nbs/09_cli.ipynb #d7bfc75f
 def forecast(run:str, # Folder that `seqvae fit` made
              path:str, # File with the series to continue, with the same columns
              horizon:int=None, # Steps to forecast; default: what the model was fitted for
@@ -145,9 +145,8 @@ def forecast(run:str, # Folder that `seqvae fit` made
     if cfg['u']: raise ValueError("this model needs known inputs over the horizon: use model.forecast(x, horizon, u=...) from Python")
     tables = Path(path).suffix.lower() not in ('.npy','.npz')
     series = read_series(path, cfg['unit'], cfg['time'], cfg['columns']) if tables else read_series(path)
-    x = torch.full((len(series),int(series.lengths.max()),series.x_dim), float('nan'))
-    for i,o in enumerate(series): x[i,:len(o)] = torch.from_numpy(np.array(o, np.float32))
-    fc = net.forecast(torch.nan_to_num(x), horizon, samples, mask=~torch.isnan(x), seed=seed); fc.known,fc.names = x,series.names
+    x,mask = masked(series.padded())
+    fc = net.forecast(x, horizon, samples, mask=mask, seed=seed); fc.names = series.names
     df = fc.to_frame((0.5,0.9)); df['series'] = [series.units[i] for i in df['series']]
     out = Path(out or run); _save_csv(df.rename(columns={'series':cfg['unit'] or 'series'}), out/'forecast.csv', index=False)
     _save_fig(plot_forecast(fc, known_steps=4*horizon), out/'forecast.png')

@@ -67,7 +67,7 @@ class SeriesSet:
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __repr__(self): return f"SeriesSet of {len(self)} units, {self.x_dim} channels, lengths {self.lengths.min()} to {self.lengths.max()}" + (f", {self.u_dim} known inputs" if self.u_dim else "")
 
-# %% ../nbs/01_data.ipynb #3d8883c2
+# %% ../nbs/01_data.ipynb #c2fa4e37
 @patch
 def __getitem__(self:SeriesSet, i):
     "An int gives that series, (T, C), as a view; a slice, list or boolean array gives a SeriesSet of those units"
@@ -80,6 +80,17 @@ def __getitem__(self:SeriesSet, i):
 
 @patch
 def known(self:SeriesSet, i): "Known inputs of unit i, (T, U), or None"; return None if self.u is None else self.u[self.starts[i]:self.starts[i]+self.lengths[i]]
+
+@patch
+def padded(self:SeriesSet,
+           drop=0,   # Leave out the last steps of each unit
+          )->Tensor: # All units in one float32 tensor, (B, T, C), NaN behind the end of the shorter ones
+    "The units side by side. Raises ValueError if a unit has nothing left"
+    lens = self.lengths-drop
+    if lens.min()<1: raise ValueError(f"unit {self.units[int(lens.argmin())]} has {self.lengths.min()} steps: too short to forecast its last {drop}")
+    x = torch.full((len(self), int(lens.max()), self.x_dim), float('nan'))
+    for i,n in enumerate(lens): x[i,:n] = torch.from_numpy(np.array(self[i][:n], np.float32))
+    return x
 
 def known_set(series): "The known inputs as a SeriesSet of their own"; out = copy(series); out.x,out.u,out.names = series.u,None,[f'u{i}' for i in range(series.u_dim)]; return out
 def as_set(series): "A SeriesSet of whatever was given"; return series if isinstance(series, SeriesSet) else SeriesSet(series)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['gru_sequence', 'DVAE', 'reverse_rows', 'ZChain', 'has_holes']
 
-# %% ../nbs/04_dvae.ipynb #12677648
+# %% ../nbs/04_dvae.ipynb #aaad063d
 import torch, torch.nn.functional as F
 from torch import nn, Tensor
 from fastcore.basics import patch
-from .core import (NormalEmission, SequenceModel, SeqOutput, Diagram, bound_logvar, check_count, diag_normal, expand_mask,
+from .core import (NormalEmission, SequenceModel, SeqOutput, Diagram, bound_logvar, check_count, diag_normal, fork_seed,
                          make_emission, observed_span, state_at)
 from .models import MLP, GaussianMLP
 
@@ -185,7 +185,7 @@ def rollout(self:DVAE, s, horizon, u=None, feedback='mean', z=None):
     res.x = res.px.sample()
     return res
 
-# %% ../nbs/04_dvae.ipynb #bf869faf
+# %% ../nbs/04_dvae.ipynb #a90cffef
 @patch
 @torch.no_grad()
 def interpolate(self:DVAE,
@@ -197,8 +197,7 @@ def interpolate(self:DVAE,
     "Fictitious units between two real ones: their memories (h, s and last value) mixed, then run on alone. Raises ValueError on bad input"
     check_count(length, 'length'); w = torch.as_tensor(weights, dtype=self.x_loc.dtype, device=self.device)[:,None]
     if self.u_dim: raise ValueError("interpolate is for models without known inputs; use sample(u=...)")
-    with torch.random.fork_rng(enabled=seed is not None):
-        if seed is not None: torch.manual_seed(seed)
+    with fork_seed(seed):
         ends = [state_at(self.unroll(self.prepare(o)[0]).state, len(o)) for o in (a,b)]
         mixed = {k:torch.lerp(ends[0][k], ends[1][k], w) for k in ends[0]}
         return self.emission.mean(self.to_units(self.rollout(mixed, length).px))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Loss', 'KLAnneal', 'Overshooting', 'rollout_loss', 'ScheduledSampling', 'LossPart', 'LossParts', 'SkipNonFinite',
-           'Checkpoint', 'seq_learner', 'crps', 'score', 'cut_series', 'cut_inputs', 'latent_use', 'evaluate']
+           'Checkpoint', 'seq_learner', 'crps', 'score', 'masked', 'cut_series', 'cut_inputs', 'latent_use', 'evaluate']
 
-# %% ../nbs/05_train.ipynb #4d9996e3
+# %% ../nbs/05_train.ipynb #44313bfe
 import math, random, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
@@ -16,7 +16,7 @@ from fastai.callback.all import GradientClip
 from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 from .core import Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, log_prob, observed_span, repeat_state, state_at, write_whole
-from .data import SeriesSet, as_set
+from .data import SeriesSet, as_set, known_set
 
 # %% ../nbs/05_train.ipynb #ce9339a5
 class Loss:
@@ -163,7 +163,7 @@ class SkipNonFinite(Callback):
         if not all(torch.isfinite(n) for n in torch._foreach_norm(grads)): self.skip('gradient', CancelStepException())
         self.row,self.last = 0,self.learn.loss.detach()
 
-# %% ../nbs/05_train.ipynb #352a17f5
+# %% ../nbs/05_train.ipynb #ad481bc3
 def _plain(o):
     "fastai's lists and numpy's numbers as plain ones, which a checkpoint may hold"
     if isinstance(o, dict): return {k:_plain(v) for k,v in o.items()}
@@ -184,10 +184,10 @@ class Checkpoint(Callback):
         if self.skip_to>=self.n_epoch: self.learn.recorder.values = self.values  # nothing was left to do
     def after_epoch(self):
         if self.epoch<self.skip_to: return
-        r = self.learn.recorder
+        r = self.learn.recorder; name,keys,*rest = np.random.get_state()
         state = dict(model=self.model.state_dict(), opt=_plain(self.opt.state_dict()), epoch=self.epoch+1, n_epoch=self.n_epoch,
                      values=[[float('nan') if v is None else float(v) for v in row] for row in r.values], losses=[float(l) for l in r.losses], lrs=[float(l) for l in r.lrs],
-                     rng=dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [], python=random.getstate(), numpy=_plain(list(np.random.get_state()[:1])+[np.random.get_state()[1].tolist()]+list(np.random.get_state()[2:])), dls=[dl.rng.getstate() for dl in self.dls]))
+                     rng=dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [], python=random.getstate(), numpy=[name, keys.tolist(), *rest], dls=[dl.rng.getstate() for dl in self.dls]))
         write_whole(self.path, lambda tmp: torch.save(state, tmp))
 
 # %% ../nbs/05_train.ipynb #669a4405
@@ -253,29 +253,22 @@ def score(samples:Tensor,  # Forecast ensemble, (S, B, H, C); S = 1 for a point 
         res['cover3s'] = avg((truth-f.mean).abs()<=3*f.std)
     return res
 
-# %% ../nbs/05_train.ipynb #e86afed9
+# %% ../nbs/05_train.ipynb #8342f7ec
+def masked(x): "A padded tensor as the models take it: NaN zeroed, and the mask of what is observed (None if all is)"; mask = ~torch.isnan(x); return torch.nan_to_num(x),None if mask.all() else mask
+
 def cut_series(series,  # SeriesSet
                horizon, # Steps H
               ):
-    "The last `horizon` steps of each unit split off: x (B, T, C) padded with NaN, mask or None, truth (B, H, C). Raises ValueError for a unit too short"
-    check_count(horizon, 'horizon'); lens = series.lengths
-    if lens.min()<=horizon: raise ValueError(f"unit {series.units[int(lens.argmin())]} has {lens.min()} steps: too short to forecast its last {horizon}")
-    T = int(lens.max())-horizon
-    x = torch.full((len(series),T,series.x_dim), float('nan')); truth = torch.empty(len(series), horizon, series.x_dim)
-    for i,o in enumerate(series):
-        o = torch.from_numpy(np.array(o, np.float32)); x[i,:len(o)-horizon] = o[:-horizon]; truth[i] = o[-horizon:]
-    mask = ~torch.isnan(x)
-    return torch.nan_to_num(x),None if mask.all() else mask,truth
+    "The last `horizon` steps of each unit split off: x (B, T, C), mask or None, truth (B, H, C). Raises ValueError for a unit too short"
+    x = series.padded(check_count(horizon, 'horizon'))
+    return *masked(x),torch.stack([torch.from_numpy(np.array(o[-horizon:], np.float32)) for o in series])
 
-# %% ../nbs/05_train.ipynb #3a4e70a4
+# %% ../nbs/05_train.ipynb #020c2117
 def cut_inputs(series, horizon):
     "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without"
-    if series.u is None: return None
-    u = torch.zeros(len(series), int(series.lengths.max()), series.u_dim)
-    for i in range(len(series)): o = series.known(i); u[i,:len(o)] = torch.from_numpy(np.array(o, np.float32))
-    return u
+    return None if series.u is None else torch.nan_to_num(known_set(series).padded())
 
-# %% ../nbs/05_train.ipynb #edaffa3b
+# %% ../nbs/05_train.ipynb #fd83d0e3
 @torch.no_grad()
 def latent_use(model,          # A SequenceModel
                x,              # Series, (B, T, C)
@@ -283,18 +276,18 @@ def latent_use(model,          # A SequenceModel
                mask=None,      # True = observed
                threshold=0.01, # An active latent carries more nats a step
               )->dict:
-    "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step; latents with more than `threshold` nats a step; nll with the latents of other series (NaN for a single one)"
+    "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step; latents with more than `threshold` nats a step, and the KL of each; nll with the latents of other series (NaN for a single one)"
     x = torch.as_tensor(x).to(model.device); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
     out,loss = model(x, u, mask=mask),Loss(); loss(out, x, mask)
-    res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll))
+    res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll), kl_latents=None)
     if loss.kl is None: return res
     B,T = out.px.batch_shape; now = {k:v[:,:T].flatten(0,1) for k,v in out.state.items()}
     us = None if u is None else model.prepare_u(u, B, T).flatten(0,1)
     px = model.to_units(model.emit(now, out.z.roll(max(1, B//2), 0).flatten(0,1), us))
     shuffled = -log_prob(px, x.flatten(0,1), None if mask is None else mask.flatten(0,1)).sum()/loss.n
-    return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled) if B>1 else math.nan}
+    return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled) if B>1 else math.nan, 'kl_latents':loss.kl_latents.cpu()}
 
-# %% ../nbs/05_train.ipynb #4ee10cc4
+# %% ../nbs/05_train.ipynb #26d19127
 @torch.no_grad()
 def evaluate(model:SequenceModel,
              series,        # Held-out units: SeriesSet, list or array
@@ -311,21 +304,20 @@ def evaluate(model:SequenceModel,
         with fork_seed(seed): parts = [_evaluate_batch(model, series[i:i+batch], None if clean is None else clean[i:i+batch], horizon, n_samples, scale) for i in range(0, len(series), batch)]
     finally: model.train(was)
     steps = np.array([p['steps'] for p in parts], float); w = steps/steps.sum()
+    for p in parts: p['kl_latents'] = p['use'].pop('kl_latents')
     res = {k:float(sum(p['use'][k]*v for p,v in zip(parts, w))) for k in parts[0]['use']}
-    res['active'] = round(res['active'])
+    if parts[0]['kl_latents'] is not None: res['active'] = int((sum(p['kl_latents']*v for p,v in zip(parts, w))>0.01).sum())
     one = torch.cat([p['one'] for p in parts]); one = one[~one.isnan()]
     cat = {k:None if parts[0][k] is None else torch.cat([p[k] for p in parts], 1 if k=='samples' else 0) for k in ('samples','truth','clean')}
     return dict(one_step_rmse=math.sqrt(one.mean()), one_step_mse=float(one.mean()), one_step_mse_median=float(one.quantile(0.5)), **score(**cat, scale=scale), **res)
 
 def _evaluate_batch(model, s, clean, horizon, n_samples, scale):
     "The ingredients of `evaluate` for some units"
-    x,mask,truth = cut_series(s, horizon); u = cut_inputs(s, horizon); full,fmask,_ = cut_series(_pad(s, horizon), horizon)
+    x,mask,truth = cut_series(s, horizon); u = cut_inputs(s, horizon); full,fmask = masked(s.padded())
     fc = model.forecast(x, horizon, n_samples, u=u, mask=mask).samples.cpu()
-    k = 8; rep = lambda v: None if v is None else v.repeat_interleave(k, 0)          # the mean of p(x_t | x_<t): average over draws of z_t
+    k = 16; rep = lambda v: None if v is None else v.repeat_interleave(k, 0)          # the mean of p(x_t | x_<t): average over draws of z_t
     pred = model.emission.mean(model.predict_next(rep(full), rep(u), rep(fmask))).unflatten(0, (-1,k)).mean(1).cpu()
-    target = full if clean is None else cut_series(_pad(clean, horizon), horizon)[0]
+    target = full if clean is None else torch.nan_to_num(clean.padded())
     ok = torch.ones_like(full, dtype=torch.bool) if fmask is None else fmask.clone(); ok[:,0] = False   # nothing is before the first step
     se = torch.where(ok, ((pred-target)/scale)**2, 0.); one = se.flatten(1).sum(1)/ok.flatten(1).sum(1)
     return dict(steps=len(s)*full.shape[1] if fmask is None else int(observed_span(fmask).sum()), samples=fc, truth=truth, clean=None if clean is None else cut_series(clean, horizon)[2], one=one, use=latent_use(model, full, u, fmask))
-
-def _pad(s, n): "Every unit with n rows of NaN behind it, so that `cut_series` gives it whole"; return SeriesSet([np.concatenate([np.asarray(o, np.float32), np.full((n,s.x_dim), np.nan, np.float32)]) for o in s], s.units, s.names)
