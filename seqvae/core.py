@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat', 'reparameterize_full', 'kl_full',
-           'bound_logvar', 'diag_normal', 'kl_latents', 'Emission', 'NormalEmission', 'StudentTEmission',
-           'MixtureEmission', 'BernoulliEmission', 'CategoricalEmission', 'make_emission', 'log_prob', 'SeqOutput',
-           'observed_span', 'expand_mask', 'Forecast', 'as_series', 'as_mask', 'check_count', 'SequenceModel',
-           'state_at', 'repeat_state', 'fork_seed', 'sample_missing', 'write_whole', 'read_model_file', 'load_model',
-           'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
+           'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal', 'kl_latents', 'Emission', 'NormalEmission',
+           'MSEEmission', 'StudentTEmission', 'MixtureEmission', 'BernoulliEmission', 'CategoricalEmission',
+           'make_emission', 'log_prob', 'SeqOutput', 'observed_span', 'expand_mask', 'Forecast', 'as_series', 'as_mask',
+           'check_count', 'SequenceModel', 'where_normal', 'state_at', 'repeat_state', 'fork_seed', 'sample_missing',
+           'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
 
 # %% ../nbs/00_core.ipynb #9ac53038
 import functools, inspect, json, math, os, tempfile, warnings
@@ -77,6 +77,24 @@ def kl_full(mu_q:Tensor,      # Mean of q, (..., Z)
     logdet = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return 0.5*(L.pow(2).sum((-2,-1)) + d.pow(2).sum(-1) - mu_q.shape[-1]) - logdet
 
+# %% ../nbs/00_core.ipynb #eea53bad
+class _SymmetricRoot(torch.autograd.Function):
+    "S with S S = cov; backward by the Sylvester equation, so repeated eigenvalues do no harm"
+    @staticmethod
+    def forward(ctx, cov):
+        lam,U = torch.linalg.eigh(cov); r = lam.clamp(min=0).sqrt()
+        ctx.save_for_backward(U, r)
+        return (U*r[...,None,:]) @ U.mT
+    @staticmethod
+    def backward(ctx, grad):
+        U,r = ctx.saved_tensors; G = U.mT @ ((grad+grad.mT)/2) @ U
+        return U @ (G/(r[...,:,None]+r[...,None,:]).clamp(min=torch.finfo(r.dtype).tiny)) @ U.mT
+
+def symmetric_root(cov:Tensor, # Symmetric positive definite, (..., Z, Z)
+                  )->Tensor:   # (..., Z, Z)
+    "The symmetric square root of a covariance, with a gradient that repeated eigenvalues do not spoil (Higham 2008, section 6.1)"
+    return _SymmetricRoot.apply(cov)
+
 # %% ../nbs/00_core.ipynb #ded741cc
 def bound_logvar(raw:Tensor, # Unbounded output of a network
                  lo=-12.,    # Smallest log-variance
@@ -93,13 +111,23 @@ def diag_normal(mu:Tensor,     # Mean, (..., Z)
     "A Gaussian with diagonal covariance as a torch distribution"
     return Independent(Normal(mu, (0.5*logvar).exp(), validate_args=False), 1, validate_args=False)
 
-# %% ../nbs/00_core.ipynb #81abf6a3
+# %% ../nbs/00_core.ipynb #5f8a6e1d
+class FullNormal(MultivariateNormal):
+    "A Gaussian with full covariance; `root` says which square root turns noise into draws: 'cholesky' or 'symmetric'"
+    def __init__(self, loc, scale_tril, root='cholesky'):
+        super().__init__(loc, scale_tril=scale_tril, validate_args=False); self.root = root
+    def map_noise(self, eps): "Standard normal noise (..., Z) to draws"; S = self.scale_tril if self.root=='cholesky' else symmetric_root(self.covariance_matrix); return reparameterize_full(self.loc, S, eps)
+    def rsample(self, sample_shape=torch.Size()): return self.map_noise(torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device))
+
+# %% ../nbs/00_core.ipynb #363702b6
 def kl_latents(q:Distribution, # Posterior, batch shape (B, T) or (B,)
                p:Distribution, # Prior with the same shapes
               )->Tensor:       # KL in nats per latent, (B, T, Z); a full covariance cannot be split and gives (B, T, 1)
-    "KL(q||p), split by latent where the distributions are diagonal"
+    "KL(q||p), split by latent where the distributions are diagonal. A full q may meet a diagonal p"
     if isinstance(q, Independent) and isinstance(p, Independent): return kl_divergence(q.base_dist, p.base_dist)
-    return kl_divergence(q, p)[...,None]
+    if isinstance(p, Independent):                           # measure q in units of p
+        s = p.stddev; return kl_full((q.loc-p.mean)/s, q.scale_tril/s[...,None])[...,None]
+    return kl_full(q.loc, q.scale_tril, p.loc, p.scale_tril)[...,None]
 
 # %% ../nbs/00_core.ipynb #049a76ec
 class Emission(nn.Module):
@@ -136,6 +164,17 @@ class NormalEmission(Emission):
     def to_units(self, px, loc, scale):
         d = px.base_dist
         return Independent(Normal(d.loc*scale+loc, d.scale*scale, validate_args=False), 1, validate_args=False)
+
+# %% ../nbs/00_core.ipynb #114f0e5a
+class MSEEmission(NormalEmission):
+    "Gaussian of fixed standard deviation `sigma`, in standardised units: the mean squared error with its weight made explicit"
+    def __init__(self, n_in, x_dim, residual=True, sigma=1.):
+        Emission.__init__(self, n_in, x_dim, x_dim, residual)
+        if not sigma>0: raise ValueError(f"sigma must be positive, got {sigma}")
+        self.sigma = sigma
+    def forward(self, features, prev=None):
+        mu,last = self.split(features, prev, [self.x_dim])
+        return diag_normal(mu+last, torch.full_like(mu, 2*math.log(self.sigma)))
 
 # %% ../nbs/00_core.ipynb #57f38797
 class StudentTEmission(Emission):
@@ -198,11 +237,11 @@ class CategoricalEmission(Emission):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
             raise ValueError(f"a categorical emission with {self.n_levels} levels needs whole numbers from 0 to {self.n_levels-1}, got values from {x.min():g} to {x.max():g}")
 
-# %% ../nbs/00_core.ipynb #e39523b9
-EMISSIONS = dict(normal=NormalEmission, student_t=StudentTEmission, mixture=MixtureEmission,
+# %% ../nbs/00_core.ipynb #69892c1d
+EMISSIONS = dict(normal=NormalEmission, mse=MSEEmission, student_t=StudentTEmission, mixture=MixtureEmission,
                  bernoulli=BernoulliEmission, categorical=CategoricalEmission)
 
-def make_emission(name:str, # One of normal, student_t, mixture, bernoulli, categorical (in any case)
+def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli, categorical (in any case)
                   n_in:int, # Number of features
                   x_dim:int, # Number of channels
                   **kwargs, # Passed to the head: `residual`, `n_components`, `n_levels`
@@ -226,11 +265,11 @@ def log_prob(px:Distribution,  # Emission, batch shape (B, T), event shape (C,)
     lp = px.base_dist.log_prob(x)
     return torch.where(mask, lp, torch.zeros_like(lp)).sum(-1)
 
-# %% ../nbs/00_core.ipynb #39e24cc3
+# %% ../nbs/00_core.ipynb #46753a27
 @dataclass
 class SeqOutput:
     "What one pass over a batch gives: `px`, `qz`, `pz` with batch shape (B, T'), and the sample they were computed from"
-    px: Distribution               # p(x_t | ...) for steps start..T, event shape (C,)
+    px: Distribution               # p(x_t | ...) for steps start..T, event shape (C,); with N draws of z, batch shape (N, B, T')
     qz: Distribution|None = None   # Posterior; None without latents
     pz: Distribution|None = None   # Prior; None without latents
     z: Tensor|None = None          # The posterior sample behind `px`, (B, T', Z)
@@ -257,16 +296,17 @@ def expand_mask(mask, # None, or bool: (B, T), (B, T, C), or without B for a sin
     if B==1 and tuple(mask.shape)==(T,): return mask[None,:,None].expand(shape)
     raise ValueError(f"mask has shape {tuple(mask.shape)}, the series {tuple(shape)}: pass (batch, time) or (batch, time, channels)")
 
-# %% ../nbs/00_core.ipynb #6968b8a2
+# %% ../nbs/00_core.ipynb #37f8b6ab
 @patch
-def _shape(self:SeqOutput): "(B, T, C) of the series this is about"; B,T = self.px.batch_shape; return B,T+self.start,self.px.event_shape[0]
+def _shape(self:SeqOutput): "(B, T, C) of the series this is about"; B,T = self.px.batch_shape[-2:]; return B,T+self.start,self.px.event_shape[0]
 
 @patch
 def nll(self:SeqOutput, x, mask=None):
-    "Negative log-likelihood of the observed values, nats, (B, T')"
+    "Negative log-likelihood of the observed values, nats, (B, T'); the mean over the draws of z if there are several"
     shape = self._shape(); mask = expand_mask(mask, shape)
     x,mask = x.reshape(shape)[:,self.start:], None if mask is None else mask[:,self.start:]
-    return -log_prob(self.px, x, mask)
+    lp = log_prob(self.px, x, mask)
+    return -(lp.mean(0) if lp.ndim==3 else lp)
 
 @patch
 def kl(self:SeqOutput, mask=None):
@@ -401,7 +441,7 @@ def _recorded(init):
         init(self, *args, **kwargs)
     return wrapped
 
-# %% ../nbs/00_core.ipynb #8d242737
+# %% ../nbs/00_core.ipynb #44332812
 class SequenceModel(nn.Module):
     "The contract of every sequence model: what is public speaks the user's units, what a model writes speaks standardised ones"
     def __init__(self,
@@ -428,11 +468,12 @@ class SequenceModel(nn.Module):
 
     @property
     def device(self): return self.x_loc.device
-    def draw(self, d):
-        "A reparameterised draw at this model's temperature"
+    def draw(self, d, eps=None):
+        "A reparameterised draw at this model's temperature, from the standard normal noise `eps` (..., Z) if it is given"
         if d is None: return None
-        if self.temperature==1: return d.rsample()
-        return d.mean + self.temperature*(d.rsample()-d.mean) if self.temperature else d.mean
+        if self.temperature==0: return d.mean.expand(eps.shape) if eps is not None else d.mean
+        z = d.rsample() if eps is None else d.map_noise(eps) if isinstance(d, FullNormal) else d.mean + d.stddev*eps
+        return z if self.temperature==1 else d.mean + self.temperature*(z-d.mean)
 
 # %% ../nbs/00_core.ipynb #e948cd7b
 @patch
@@ -477,10 +518,11 @@ def prepare_u(self:SequenceModel, u, batch, steps):
 @patch
 def to_units(self:SequenceModel, px): "The emission in the user's units"; return self.emission.to_units(px, self.x_loc, self.x_scale)
 
-# %% ../nbs/00_core.ipynb #2cbd62e8
-def _merge(m, a, b):
-    "Where m (B, ...) use a, else b, for distributions (diagonal Gaussians)"
-    m = m[:,None]
+# %% ../nbs/00_core.ipynb #a473ca01
+def where_normal(m, a, b):
+    "Where m (B, ...) use a, else b, for Gaussians: both diagonal, or a full and b diagonal"
+    m = m[...,None]
+    if isinstance(a, FullNormal): return FullNormal(torch.where(m, a.loc, b.mean), torch.where(m[...,None], a.scale_tril, torch.diag_embed(b.stddev)), a.root)
     return Independent(Normal(torch.where(m, a.mean, b.mean), torch.where(m, a.stddev, b.stddev), validate_args=False), 1, validate_args=False)
 
 @patch
@@ -502,7 +544,7 @@ def infer(self:SequenceModel, s, x, m, u, ahead, live=False):
     z = self.draw(qz)
     if not full and (ahead is None or live):
         seen = m.any(-1)
-        qz,z = _merge(seen, qz, pz),torch.where(seen[:,None], z, z0)
+        qz,z = where_normal(seen, qz, pz),torch.where(seen[:,None], z, z0)
     return qz,pz,z,feed,m
 
 # %% ../nbs/00_core.ipynb #77f7d3f5
@@ -532,7 +574,7 @@ def unroll_steps(self:SequenceModel, x, u=None, mask=None):
     px,qz,pz,z = zip(*out)
     return SeqOutput(_stack(px), _stack(qz), _stack(pz), None if z[0] is None else torch.stack(z, 1), state=states)
 
-# %% ../nbs/00_core.ipynb #752c1247
+# %% ../nbs/00_core.ipynb #dfdbc678
 @patch
 def unroll(self:SequenceModel, x, u=None, mask=None):
     "One pass on prepared inputs; a model overrides this only to be faster"
@@ -547,6 +589,17 @@ def forward(self:SequenceModel,
            )->SeqOutput:
     "One reparameterised pass, for training: emission (in the user's units), posterior and prior of every step"
     if t is not None: raise ValueError(f"{type(self).__name__} takes regular steps and has no use for times t")
+    return self.forward_once(x, u, mask)
+
+@patch
+def emit_with(self:SequenceModel, out, z, u=None):
+    "Standardised emission of every step of `out` with the latents `z` in place of its own; batch shape (B*T,)"
+    T = out.px.batch_shape[-1]; flat = lambda v: None if v is None else v.flatten(0,1)
+    return self.emit({k:flat(v[:,:T]) for k,v in out.state.items()}, flat(z), flat(u))
+
+@patch
+def forward_once(self:SequenceModel, x, u=None, mask=None):
+    "A pass with a single draw of the latents, which is what `log_likelihood`, `impute` and the diagnostics count on"
     x,u,mask = self.prepare(x, u, mask)
     out = self.unroll(x, u, mask)
     out.px = self.to_units(out.px)
@@ -738,7 +791,7 @@ def reconstruct(self:SequenceModel,
     with fork_seed(seed): mean = self.emission.mean(self.to_units(self.unroll(rep(x), rep(u), rep(mask)).px))
     return Forecast(mean.unflatten(0, (len(x),n)).transpose(0,1), known=known)
 
-# %% ../nbs/00_core.ipynb #3d9f5a44
+# %% ../nbs/00_core.ipynb #0e8f6edf
 def sample_missing(px, x, mask):
     "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
     if isinstance(px, MixtureSameFamily):
@@ -752,6 +805,7 @@ def _log_weights(out, x, mask):
     lw = -out.nll(x, mask)
     if out.qz is None: return lw
     lz = out.pz.log_prob(out.z)-out.qz.log_prob(out.z)
+    if lz.ndim==1: return torch.cat([lw[:,:1]+lz[:,None], lw[:,1:]], 1)      # one latent for the whole sequence
     return lw + (lz if mask is None else lz*observed_span(mask)[:,out.start:])
 
 @patch
@@ -768,7 +822,7 @@ def log_likelihood(self:SequenceModel,
     x = self.as_batch(x); mask = as_mask(mask, x)
     rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
     with fork_seed(seed):
-        out = self(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), mask=rep(mask))
+        out = self.forward_once(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), rep(mask))
         if n==1: return out.elbo(x, mask)
         lw = _log_weights(out, rep(x), rep(mask)).sum(1).unflatten(0, (-1,n))
         return torch.logsumexp(lw, 1)-math.log(n)
@@ -781,7 +835,7 @@ def _gap_windows(miss, lag):
     end = torch.where(miss, T, t).flip(1).cummin(1).values.flip(1) - 1
     return start.clamp(max=T-1), (end+lag).clamp(max=T-1)
 
-# %% ../nbs/00_core.ipynb #d5cc6e76
+# %% ../nbs/00_core.ipynb #7e0a8369
 @patch
 @torch.no_grad()
 def impute(self:SequenceModel,
@@ -801,11 +855,12 @@ def impute(self:SequenceModel,
     if not mask.flatten(1).any(1).all(): raise ValueError(f"series {int((~mask.flatten(1).any(1)).nonzero()[0])} has no observed value to impute from")
     B,T,C = x.shape; rep = lambda v: None if v is None else v.repeat_interleave(K, 0)
     with fork_seed(seed):
-        out = self(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), mask=rep(mask))
+        out = self.forward_once(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), rep(mask))
         lw = _log_weights(out, rep(x), rep(mask)).unflatten(0, (B,K))                      # (B, K, T)
         draws = sample_missing(out.px, rep(x), rep(mask)).unflatten(0, (B,K))                            # (B, K, T, C)
         start,end = _gap_windows(~mask.all(-1), check_count(lag, 'lag', 0))
         cum = F.pad(lw.cumsum(-1), (1,0))
+        if out.qz is not None and len(out.qz.batch_shape)==1: start,end = torch.zeros_like(start),torch.full_like(end, T-1)   # one latent: all steps judge it
         score = cum.gather(2, (end+1)[:,None].expand(-1,K,-1)) - cum.gather(2, start[:,None].expand(-1,K,-1))
         ess = 1/score.softmax(1).square().sum(1)[~mask.all(-1)]                            # effective number of paths, per missing step
         if ess.min()<2: warnings.warn(f"impute: behind one gap only {ess.min():.1f} of {K} paths count: raise n_paths or lower lag")

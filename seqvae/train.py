@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Loss', 'KLAnneal', 'Overshooting', 'rollout_loss', 'ScheduledSampling', 'LossPart', 'LossParts', 'SkipNonFinite',
-           'Checkpoint', 'seq_learner', 'crps', 'score', 'masked', 'cut_series', 'cut_inputs', 'latent_use', 'evaluate']
+           'FixedNoise', 'Snapshots', 'Checkpoint', 'seq_learner', 'crps', 'score', 'masked', 'cut_series',
+           'cut_inputs', 'latent_use', 'evaluate']
 
 # %% ../nbs/05_train.ipynb #44313bfe
 import math, random, warnings
@@ -163,6 +164,30 @@ class SkipNonFinite(Callback):
         if not all(torch.isfinite(n) for n in torch._foreach_norm(grads)): self.skip('gradient', CancelStepException())
         self.row,self.last = 0,self.learn.loss.detach()
 
+# %% ../nbs/05_train.ipynb #17525571
+class FixedNoise(Callback):
+    "The same random numbers in every validation; training goes on with its own as if nothing had been drawn"
+    run_train = False
+    def __init__(self, seed=0): self.seed = seed
+    def before_validate(self): self.fork = fork_seed(self.seed); self.fork.__enter__()
+    def after_validate(self): self.fork.__exit__(None, None, None)
+
+class Snapshots(Callback):
+    "Keep `look(model)` at chosen training steps, in evaluation mode and without gradients, as `shots`: {step: what it returned}"
+    run_valid = False
+    def __init__(self,
+                 look,    # Function of the model
+                 steps,   # Numbers of training steps after which to look; 0 is before the first
+                ):
+        self.look,self.steps = look,{check_count(s, 'step', 0) for s in steps}
+    def before_fit(self): self.shots = {}; self.shoot(0)
+    def after_batch(self): self.shoot(self.train_iter)
+    def shoot(self, step):
+        if step not in self.steps: return
+        was = self.model.training; self.model.eval()
+        with torch.no_grad(), fork_seed(0): self.shots[step] = self.look(self.model)
+        self.model.train(was)
+
 # %% ../nbs/05_train.ipynb #ad481bc3
 def _plain(o):
     "fastai's lists and numpy's numbers as plain ones, which a checkpoint may hold"
@@ -208,21 +233,21 @@ def resume(self:Checkpoint):
     if s['rng']['cuda']: torch.cuda.set_rng_state_all(s['rng']['cuda'])
     for dl,state in zip(self.dls, s['rng']['dls']): dl.rng.setstate(tup(state))
 
-# %% ../nbs/05_train.ipynb #4d5f3bb3
+# %% ../nbs/05_train.ipynb #66cb28eb
 def seq_learner(dls,          # `SeqDataLoaders`
                 model,        # Any model that returns a `SeqOutput`
-                loss_func=None, # A `Loss`; None: the ELBO
+                loss_func=None, # A `Loss`; None: the ELBO, or the model's own `beta` if it has one
                 lr=4e-3,      # Default learning rate
                 clip=20.,     # Largest gradient norm
                 cbs=None,     # More callbacks, e.g. [KLAnneal(), Overshooting(60)]
                 **kwargs,     # Passed to `Learner`
                )->Learner:
-    "A fastai Learner that shows the parts of the loss, clips gradients, skips non-finite steps, and tells the model the scale of its data"
+    "A fastai Learner that shows the parts of the loss, validates with the same noise every time, clips gradients, skips non-finite steps, and tells the model the scale of its data"
     if dls.train_ds.series.x_dim!=model.x_dim: raise ValueError(f"the data have {dls.train_ds.series.x_dim} channels, the model was built for {model.x_dim}")
     if dls.train_ds.series.u_dim!=model.u_dim: raise ValueError(f"the data have {dls.train_ds.series.u_dim} known inputs, the model was built with u_dim={model.u_dim}")
     if dls.normalizer is not None: model.set_scale(dls.normalizer.loc, dls.normalizer.scale, *([] if dls.u_normalizer is None else [dls.u_normalizer.loc, dls.u_normalizer.scale]))
     cbs = [cbs] if isinstance(cbs, Callback) else list(cbs or [])
-    return Learner(dls, model, loss_func=loss_func or Loss(), lr=lr, opt_func=Adam, cbs=[LossParts(), SkipNonFinite(), GradientClip(clip)]+cbs, **kwargs)
+    return Learner(dls, model, loss_func=loss_func or Loss(beta=getattr(model, 'beta', 1.)), lr=lr, opt_func=Adam, cbs=[LossParts(), FixedNoise(), SkipNonFinite(), GradientClip(clip)]+cbs, **kwargs)
 
 # %% ../nbs/05_train.ipynb #0ba74714
 def crps(samples:Tensor, # Ensemble, (S, ...)
@@ -268,7 +293,7 @@ def cut_inputs(series, horizon):
     "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without"
     return None if series.u is None else torch.nan_to_num(known_set(series).padded())
 
-# %% ../nbs/05_train.ipynb #fd83d0e3
+# %% ../nbs/05_train.ipynb #993bd713
 @torch.no_grad()
 def latent_use(model,          # A SequenceModel
                x,              # Series, (B, T, C)
@@ -278,12 +303,11 @@ def latent_use(model,          # A SequenceModel
               )->dict:
     "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step; latents with more than `threshold` nats a step, and the KL of each; nll with the latents of other series (NaN for a single one)"
     x = torch.as_tensor(x).to(model.device); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
-    out,loss = model(x, u, mask=mask),Loss(); loss(out, x, mask)
+    out,loss = model.forward_once(x, u, mask),Loss(); loss(out, x, mask)
     res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll), kl_latents=None)
     if loss.kl is None: return res
-    B,T = out.px.batch_shape; now = {k:v[:,:T].flatten(0,1) for k,v in out.state.items()}
-    us = None if u is None else model.prepare_u(u, B, T).flatten(0,1)
-    px = model.to_units(model.emit(now, out.z.roll(max(1, B//2), 0).flatten(0,1), us))
+    B,T = out.px.batch_shape
+    px = model.to_units(model.emit_with(out, out.z.roll(max(1, B//2), 0), None if u is None else model.prepare_u(u, B, T)))
     shuffled = -log_prob(px, x.flatten(0,1), None if mask is None else mask.flatten(0,1)).sum()/loss.n
     return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled) if B>1 else math.nan, 'kl_latents':loss.kl_latents.cpu()}
 
