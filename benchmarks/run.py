@@ -1,6 +1,6 @@
 """All measured claims: speed ratios, then accuracy over three data seeds (about an hour on two cores), summed up as medians with their range.
 
-    python benchmarks/run.py [--cmapss FOLDER] [--results FILE]      # run; JSON lines are added to FILE
+    python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--results FILE]      # run; JSON lines are added to FILE
     python benchmarks/run.py --summary FILE                          # sum up what is there
 """
 import argparse, json, os, statistics, subprocess, sys
@@ -30,13 +30,30 @@ def summary(rows):
             for k in ('rmse','crps','cover90'):
                 if rs[0]['rows'][n].get(k) is not None: print(f"  {n:14} {k:8} {spread([r['rows'][n][k] for r in rs])}")
 
+    rs = [r for r in rows if r.get('set')=='static']
+    if rs: static_summary(rs)
+
+def static_summary(rs):
+    print(f"\nGaussian in two dimensions, {len(rs)} seeds of data and training")
+    for k in rs[0]['gaussian']: print(f"  {k:34} {spread([r['gaussian'][k] for r in rs])}")
+    print(f"\nrotation curves, {len(rs)} seeds of data and training")
+    for p in ('diag','full'):
+        for k in ('elbo','error','cpu_s'): print(f"  {p+' '+k:34} {spread([r[p][k] for r in rs])}")
+        for k in ('linear','network'):
+            print(f"  {p+' R2 '+k+', mean of four':34} {spread([statistics.mean(r[p][k]) for r in rs])}")
+            for i,n in enumerate(('disc mass','halo mass','disc length','concentration')): print(f"  {p+' R2 '+k+', '+n:34} {spread([r[p][k][i] for r in rs])}")
+    print(f"  {'ELBO, full minus diag':34} {spread([r['full']['elbo']-r['diag']['elbo'] for r in rs])}")
+    for k in ('tilt','tilt_stretches'): print(f"  {k:34} {spread([r['full'][k] for r in rs])}")
+    for k in rs[0]['full'].get('sparc', {}): print(f"  {'SPARC within 2 sigma, '+k:34} {spread([r['full']['sparc'][k] for r in rs])}")
+
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
+    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--sparc', default=os.environ.get('SEQVAE_SPARC')); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
     a = p.parse_args()
     if a.summary: summary([json.loads(l) for l in Path(a.summary).read_text().splitlines()]); sys.exit()
     subprocess.run([sys.executable, here/'speed.py'], check=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
     jobs = [(here/'mass_spring.py', '--noise', n, '--seed', s) for s in range(3) for n in (0.1, 0.)]
+    jobs += [(here/'static.py', '--seed', s, *(['--sparc', a.sparc] if a.sparc else [])) for s in range(3)]
     if a.cmapss: jobs += [(here/'turbofan.py', a.cmapss, '--seed', s) for s in range(3)]
     else: print('no C-MAPSS folder given (--cmapss or SEQVAE_CMAPSS): FD001 is left out')
     out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = []

@@ -10,12 +10,13 @@ __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat
            'check_count', 'SequenceModel', 'where_normal', 'state_at', 'repeat_state', 'fork_seed', 'sample_missing',
            'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
 
-# %% ../nbs/00_core.ipynb #9ac53038
+# %% ../nbs/00_core.ipynb #527fce5e
 import functools, inspect, json, math, os, tempfile, warnings
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn, Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributions import (Bernoulli, Categorical, Distribution, Independent, MixtureSameFamily,
                                  MultivariateNormal, Normal, StudentT, kl_divergence)
 from fastcore.basics import patch, store_attr
@@ -77,23 +78,25 @@ def kl_full(mu_q:Tensor,      # Mean of q, (..., Z)
     logdet = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return 0.5*(L.pow(2).sum((-2,-1)) + d.pow(2).sum(-1) - mu_q.shape[-1]) - logdet
 
-# %% ../nbs/00_core.ipynb #eea53bad
+# %% ../nbs/00_core.ipynb #24952b76
 class _SymmetricRoot(torch.autograd.Function):
-    "S with S S = cov; backward by the Sylvester equation, so repeated eigenvalues do no harm"
+    "S with S S = F F^T; backward by the Sylvester equation, so repeated singular values do no harm"
     @staticmethod
-    def forward(ctx, cov):
-        lam,U = torch.linalg.eigh(cov); r = lam.clamp(min=0).sqrt()
-        ctx.save_for_backward(U, r)
-        return (U*r[...,None,:]) @ U.mT
+    def forward(ctx, factor):
+        U,s,Vh = torch.linalg.svd(factor)
+        ctx.save_for_backward(U, s, Vh)
+        return (U*s[...,None,:]) @ U.mT
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
-        U,r = ctx.saved_tensors; G = U.mT @ ((grad+grad.mT)/2) @ U
-        return U @ (G/(r[...,:,None]+r[...,None,:]).clamp(min=torch.finfo(r.dtype).tiny)) @ U.mT
+        U,s,Vh = ctx.saved_tensors
+        weight = s[...,None,:]/(s[...,:,None]+s[...,None,:]).clamp(min=torch.finfo(s.dtype).tiny)
+        return U @ ((U.mT@(grad+grad.mT)@U)*weight) @ Vh
 
-def symmetric_root(cov:Tensor, # Symmetric positive definite, (..., Z, Z)
-                  )->Tensor:   # (..., Z, Z)
-    "The symmetric square root of a covariance, with a gradient that repeated eigenvalues do not spoil (Higham 2008, section 6.1)"
-    return _SymmetricRoot.apply(cov)
+def symmetric_root(factor:Tensor, # Any square F with covariance F F^T, such as its Cholesky factor, (..., Z, Z)
+                  )->Tensor:      # (..., Z, Z)
+    "The symmetric square root of the covariance F F^T, with a gradient that repeated singular values do not spoil"
+    return _SymmetricRoot.apply(factor)
 
 # %% ../nbs/00_core.ipynb #ded741cc
 def bound_logvar(raw:Tensor, # Unbounded output of a network
@@ -111,23 +114,25 @@ def diag_normal(mu:Tensor,     # Mean, (..., Z)
     "A Gaussian with diagonal covariance as a torch distribution"
     return Independent(Normal(mu, (0.5*logvar).exp(), validate_args=False), 1, validate_args=False)
 
-# %% ../nbs/00_core.ipynb #5f8a6e1d
+# %% ../nbs/00_core.ipynb #bd531d46
 class FullNormal(MultivariateNormal):
     "A Gaussian with full covariance; `root` says which square root turns noise into draws: 'cholesky' or 'symmetric'"
     def __init__(self, loc, scale_tril, root='cholesky'):
         super().__init__(loc, scale_tril=scale_tril, validate_args=False); self.root = root
-    def map_noise(self, eps): "Standard normal noise (..., Z) to draws"; S = self.scale_tril if self.root=='cholesky' else symmetric_root(self.covariance_matrix); return reparameterize_full(self.loc, S, eps)
+    def map_noise(self, eps): "Standard normal noise (..., Z) to draws"; S = self.scale_tril if self.root=='cholesky' else symmetric_root(self.scale_tril); return reparameterize_full(self.loc, S, eps)
+    def expand(self, batch_shape): return FullNormal(self.loc.expand(*batch_shape, -1), self.scale_tril.expand(*batch_shape, -1, -1), self.root)
     def rsample(self, sample_shape=torch.Size()): return self.map_noise(torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device))
 
-# %% ../nbs/00_core.ipynb #363702b6
+# %% ../nbs/00_core.ipynb #0b4ee9b8
 def kl_latents(q:Distribution, # Posterior, batch shape (B, T) or (B,)
                p:Distribution, # Prior with the same shapes
-              )->Tensor:       # KL in nats per latent, (B, T, Z); a full covariance cannot be split and gives (B, T, 1)
-    "KL(q||p), split by latent where the distributions are diagonal. A full q may meet a diagonal p"
+              )->Tensor:       # KL in nats of each latent, (B, T, Z); they sum to KL(q||p)
+    "KL(q||p), split by latent. With a full covariance by the chain rule: what z_i costs beyond those before it"
     if isinstance(q, Independent) and isinstance(p, Independent): return kl_divergence(q.base_dist, p.base_dist)
-    if isinstance(p, Independent):                           # measure q in units of p
-        s = p.stddev; return kl_full((q.loc-p.mean)/s, q.scale_tril/s[...,None])[...,None]
-    return kl_full(q.loc, q.scale_tril, p.loc, p.scale_tril)[...,None]
+    d,L = q.loc-p.mean,q.scale_tril                          # measured in units of p
+    if isinstance(p, Independent): d,L = d/p.stddev,L/p.stddev[...,None]
+    else: d,L = torch.linalg.solve_triangular(p.scale_tril, d[...,None], upper=False)[...,0],torch.linalg.solve_triangular(p.scale_tril, L, upper=False)
+    return 0.5*(L.square().sum(-1)+d.square()-1) - L.diagonal(dim1=-2, dim2=-1).log()
 
 # %% ../nbs/00_core.ipynb #049a76ec
 class Emission(nn.Module):
@@ -296,15 +301,26 @@ def expand_mask(mask, # None, or bool: (B, T), (B, T, C), or without B for a sin
     if B==1 and tuple(mask.shape)==(T,): return mask[None,:,None].expand(shape)
     raise ValueError(f"mask has shape {tuple(mask.shape)}, the series {tuple(shape)}: pass (batch, time) or (batch, time, channels)")
 
-# %% ../nbs/00_core.ipynb #37f8b6ab
+# %% ../nbs/00_core.ipynb #bb8dce16
+def _tensors(o):
+    "All tensors in a nest of tuples, lists, dicts and distributions"
+    if isinstance(o, Tensor): return [o]
+    if isinstance(o, Independent): return _tensors(o.base_dist)
+    if isinstance(o, MixtureSameFamily): return _tensors([o.mixture_distribution, o.component_distribution])
+    if isinstance(o, Distribution): return _tensors([v for k,v in vars(o).items() if k in ('loc','scale','df','logits','probs') or k=='_unbroadcasted_scale_tril'])
+    if isinstance(o, dict): o = list(o.values())
+    return [t for v in o for t in _tensors(v)] if isinstance(o, (tuple,list)) else []
+
+# %% ../nbs/00_core.ipynb #d0de00ee
 @patch
 def _shape(self:SeqOutput): "(B, T, C) of the series this is about"; B,T = self.px.batch_shape[-2:]; return B,T+self.start,self.px.event_shape[0]
 
 @patch
 def nll(self:SeqOutput, x, mask=None):
     "Negative log-likelihood of the observed values, nats, (B, T'); the mean over the draws of z if there are several"
-    shape = self._shape(); mask = expand_mask(mask, shape)
-    x,mask = x.reshape(shape)[:,self.start:], None if mask is None else mask[:,self.start:]
+    shape = self._shape(); mask = expand_mask(mask, shape); B,T,C = shape
+    if tuple(x.shape) not in {shape, *([(B,C)] if T==1 else []), *([(T,C)] if B==1 else [])}: raise ValueError(f"x has shape {tuple(x.shape)}, the output is about {shape}")
+    x,mask = x.reshape(shape)[:,self.start:].to(_tensors(self.px)[0].device), None if mask is None else mask[:,self.start:]
     lp = log_prob(self.px, x, mask)
     return -(lp.mean(0) if lp.ndim==3 else lp)
 
@@ -424,8 +440,14 @@ def check_count(n, name, lo=1):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<lo: raise ValueError(f"{name} must be a whole number of at least {lo}, got {n!r}")
     return int(n)
 
-# %% ../nbs/00_core.ipynb #261abe66
+# %% ../nbs/00_core.ipynb #acc5d788
 MODELS = {}  # Class name -> class, filled as models are defined
+
+def _plain_config(v):
+    "Numbers of numpy as Python's, tuples as lists: what JSON gives back"
+    if isinstance(v, dict): return {k:_plain_config(o) for k,o in v.items()}
+    if isinstance(v, (list,tuple)): return [_plain_config(o) for o in v]
+    return v.item() if isinstance(v, np.generic) else v
 
 def _recorded(init):
     "Wrap an `__init__` so that the arguments of the outermost one are kept in `config`"
@@ -437,7 +459,7 @@ def _recorded(init):
             given = {k:v for k,v in bound.arguments.items() if k!='self'}
             for k,p in sig.parameters.items():
                 if p.kind==p.VAR_KEYWORD: given.update(given.pop(k, {}))
-            vars(self)['config'] = given
+            vars(self)['config'] = _plain_config(given)
         init(self, *args, **kwargs)
     return wrapped
 
@@ -547,7 +569,7 @@ def infer(self:SequenceModel, s, x, m, u, ahead, live=False):
         qz,z = where_normal(seen, qz, pz),torch.where(seen[:,None], z, z0)
     return qz,pz,z,feed,m
 
-# %% ../nbs/00_core.ipynb #77f7d3f5
+# %% ../nbs/00_core.ipynb #5306ca6a
 def _stack(ds):
     "Distributions of single steps, batch shape (B,), stacked to (B, T)"
     d = ds[0]
@@ -555,6 +577,7 @@ def _stack(ds):
     if isinstance(d, MixtureSameFamily):
         return MixtureSameFamily(_stack([o.mixture_distribution for o in ds]), _stack([o.component_distribution for o in ds]), validate_args=False)
     if isinstance(d, Independent): return Independent(_stack([o.base_dist for o in ds]), d.reinterpreted_batch_ndims, validate_args=False)
+    if isinstance(d, FullNormal): return FullNormal(torch.stack([o.loc for o in ds],1), torch.stack([o.scale_tril for o in ds],1), d.root)
     if isinstance(d, MultivariateNormal): return MultivariateNormal(torch.stack([o.loc for o in ds],1), scale_tril=torch.stack([o.scale_tril for o in ds],1), validate_args=False)
     names = ['logits'] if isinstance(d, (Bernoulli,Categorical)) else [n for n in ('df','loc','scale') if n in d.arg_constraints]
     return type(d)(**{n:torch.stack([getattr(o,n) for o in ds], 1) for n in names}, validate_args=False)
@@ -765,7 +788,7 @@ def filter_next(self:SequenceModel, x, u=None, mask=None):
         s = self.advance(s, feed, m, z, ut)
     return _stack(out)
 
-# %% ../nbs/00_core.ipynb #f5c06cd3
+# %% ../nbs/00_core.ipynb #515f380a
 @patch
 def encode(self:SequenceModel,
            x,         # Observations, (B, T, C)
@@ -788,10 +811,11 @@ def reconstruct(self:SequenceModel,
     "Emission means from posterior draws of z, as a `Forecast` (S, B, T, C): what the latents remember of x"
     n,known = check_count(n_samples, 'n_samples'),self.as_batch(x)
     x,u,mask = self.prepare(x, u, mask); known = known if mask is None else torch.where(mask, known, float('nan')); rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
-    with fork_seed(seed): mean = self.emission.mean(self.to_units(self.unroll(rep(x), rep(u), rep(mask)).px))
-    return Forecast(mean.unflatten(0, (len(x),n)).transpose(0,1), known=known)
+    few = max(1, 65536//(n*x.shape[1])); cut = lambda v,i: None if v is None else rep(v[i:i+few])                # rows at a time: memory stays bounded
+    with fork_seed(seed): means = [self.emission.mean(self.to_units(self.unroll(cut(x,i), cut(u,i), cut(mask,i)).px)).unflatten(0, (-1,n)).cpu() for i in range(0, len(x), few)]
+    return Forecast(torch.cat(means).transpose(0,1), known=known)
 
-# %% ../nbs/00_core.ipynb #0e8f6edf
+# %% ../nbs/00_core.ipynb #6366e9c3
 def sample_missing(px, x, mask):
     "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
     if isinstance(px, MixtureSameFamily):
@@ -819,13 +843,17 @@ def log_likelihood(self:SequenceModel,
                   )->Tensor:     # A lower bound on log p(x) in nats per sequence, (B,)
     "ELBO or importance-weighted bound. In the user's units: rescaling x by s shifts it by log s per value"
     n = check_count(n_samples, 'n_samples')
-    x = self.as_batch(x); mask = as_mask(mask, x)
+    x = self.as_batch(x); mask = as_mask(mask, x); u = None if u is None else as_series(u, self.u_dim, 'u', self.x_loc)
+    few = max(1, 65536//(n*x.shape[1])); cut = lambda v,i: None if v is None else v[i:i+few]                     # rows at a time: memory stays bounded
+    with fork_seed(seed): return torch.cat([self._log_likelihood(cut(x,i), n, cut(u,i), cut(mask,i)) for i in range(0, len(x), few)])
+
+@patch
+def _log_likelihood(self:SequenceModel, x, n, u, mask):
+    "`log_likelihood` of a few rows"
     rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
-    with fork_seed(seed):
-        out = self.forward_once(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), rep(mask))
-        if n==1: return out.elbo(x, mask)
-        lw = _log_weights(out, rep(x), rep(mask)).sum(1).unflatten(0, (-1,n))
-        return torch.logsumexp(lw, 1)-math.log(n)
+    out = self.forward_once(rep(x), rep(u), rep(mask))
+    if n==1: return out.elbo(x, mask)
+    return torch.logsumexp(_log_weights(out, rep(x), rep(mask)).sum(1).unflatten(0, (-1,n)), 1)-math.log(n)
 
 # %% ../nbs/00_core.ipynb #db7ba022
 def _gap_windows(miss, lag):
@@ -926,16 +954,7 @@ class Diagram:
     def __repr__(self): return self.script
     def _repr_markdown_(self): return f"```mermaid\n{self.script}```"
 
-# %% ../nbs/00_core.ipynb #5c25c375
-def _tensors(o):
-    "All tensors in a nest of tuples, lists, dicts and distributions"
-    if isinstance(o, Tensor): return [o]
-    if isinstance(o, Independent): return _tensors(o.base_dist)
-    if isinstance(o, MixtureSameFamily): return _tensors([o.mixture_distribution, o.component_distribution])
-    if isinstance(o, Distribution): return _tensors([v for k,v in vars(o).items() if k in ('loc','scale','df','logits','probs') or k=='_unbroadcasted_scale_tril'])
-    if isinstance(o, dict): o = list(o.values())
-    return [t for v in o for t in _tensors(v)] if isinstance(o, (tuple,list)) else []
-
+# %% ../nbs/00_core.ipynb #54044c4c
 def _sources(tensors, made):
     "Names of the nearest recorded makers behind these tensors in the autograd graph"
     todo,seen,found = [t.grad_fn or t for t in tensors if t.requires_grad],set(),set()

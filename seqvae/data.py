@@ -151,7 +151,7 @@ def as_vectors(x,         # Vectors, (N, D), array or tensor
     if x.ndim!=2: raise ValueError(f"vectors come as an array of shape (number, length), got {x.shape}")
     return SeriesSet(x[:,None], names=names)
 
-# %% ../nbs/01_data.ipynb #22284955
+# %% ../nbs/01_data.ipynb #b7c12ebb
 G_NEWTON = 4.30091e-6  # Gravitational constant in kpc (km/s)^2 / solar mass
 
 def _positive(**kwargs):
@@ -165,7 +165,8 @@ def disc_velocity(R,   # Radii, kpc, (D,)
                  ):    # Circular velocity, km/s, (..., D)
     "Exponential thin disc (Freeman 1970, eq. 12). Raises ValueError for values that are not positive"
     _positive(R=R, Md=Md, Rd=Rd); y = np.asarray(R)/(2*Rd)
-    return np.sqrt(2*G_NEWTON*Md/Rd*y**2*(i0e(y)*k0e(y)-i1e(y)*k1e(y)))   # scaled Bessel functions: their products do not overflow
+    bessel = np.where(y<1e3, i0e(y)*k0e(y)-i1e(y)*k1e(y), 1/(4*y**3))   # scaled functions do not overflow; far out their difference would cancel
+    return np.sqrt(2*G_NEWTON*Md/Rd*y**2*bessel)
 
 def halo_velocity(R, Mh, c,         # Radii, kpc; halo mass, solar masses; concentration
                   H=70.,            # Hubble constant, km/s/Mpc
@@ -192,7 +193,7 @@ def galaxy_parameters(n:int, # Number of galaxies
     c = 10**(0.905-0.101*np.log10(mh*0.7/1e12)+rng.normal(0, .11*scatter, n))       # their masses are in units of 1/h
     return pd.DataFrame(dict(log_md=np.log10(md), log_mh=np.log10(mh), log_rd=np.log10(rd), c=c))
 
-# %% ../nbs/01_data.ipynb #81693d73
+# %% ../nbs/01_data.ipynb #add57c45
 @dataclass
 class RotationCurves:
     "What `rotation_curves` returns"
@@ -208,6 +209,7 @@ def rotation_curves(n:int=None, # Number of galaxies; not needed with `params`
     "Exponential discs in NFW haloes. Raises ValueError for radii or parameters that are not finite and positive"
     radii = np.geomspace(0.1, 50, 50) if radii is None else np.asarray(radii, float)
     if radii.ndim!=1: raise ValueError(f"radii must have shape (D,), got {radii.shape}")
+    if n is not None and params is not None: raise ValueError('pass n or params, not both')
     p = galaxy_parameters(check_count(n, 'n'), np.random.default_rng(seed)) if params is None else pd.DataFrame(params)
     missing = [k for k in ('log_md','log_mh','log_rd','c') if k not in p]
     if missing: raise ValueError(f"params has no column {missing[0]!r}")

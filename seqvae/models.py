@@ -7,12 +7,12 @@ __all__ = ['MLP', 'GaussianMLP', 'FullGaussianMLP', 'VAE', 'aggregate_posterior'
            'output_size_convt', 'output_size_after_n_conv', 'output_size_after_n_convt', 'init_cnn',
            'AdaptiveConcatPool1d', 'View', 'conv_encoder', 'conv_decoder', 'VAEConv1d']
 
-# %% ../nbs/02_models.ipynb #71ac7237
-import numpy as np, torch, torch.nn.functional as F
+# %% ../nbs/02_models.ipynb #9c3c1ab1
+import warnings, numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from fastcore.basics import patch
-from .core import FullNormal, SequenceModel, SeqOutput, bound_logvar, check_count, diag_normal, fork_seed, make_emission, where_normal
+from .core import FullNormal, SequenceModel, SeqOutput, bound_logvar, check_count, diag_normal, fork_seed, log_prob, make_emission, where_normal
 
 # %% ../nbs/02_models.ipynb #27e98891
 class MLP(nn.Sequential):
@@ -39,7 +39,7 @@ class GaussianMLP(nn.Module):
     def params(self, features): "Mean and log-variance, (..., n_out) each"; mu,raw = self.net(features).chunk(2, -1); return mu,bound_logvar(raw, self.lo, self.hi)
     def forward(self, features): return diag_normal(*self.params(features))
 
-# %% ../nbs/02_models.ipynb #76f170ca
+# %% ../nbs/02_models.ipynb #b6bbc331
 class FullGaussianMLP(nn.Module):
     "Features to a Gaussian with full covariance: N(mu(f), L L^T), L = diag(sigma(f)) W(f)"
     def __init__(self,
@@ -48,7 +48,7 @@ class FullGaussianMLP(nn.Module):
                  n_out:int,       # Dimension Z of the Gaussian
                  n_layers=1,      # Number of hidden layers
                  root='cholesky', # Square root that turns noise into draws: 'cholesky' or 'symmetric'
-                 lo=-18., hi=4.,  # Bounds of the log of sigma squared
+                 lo=-18., hi=4.,  # Bounds of log(sigma^2)
                 ):
         super().__init__()
         if root not in ('cholesky','symmetric'): raise ValueError(f"root is 'cholesky' or 'symmetric', got {root!r}")
@@ -61,7 +61,7 @@ class FullGaussianMLP(nn.Module):
         i,j = torch.tril_indices(self.n_out, self.n_out, -1); W[...,i,j] = below
         return FullNormal(mu, (0.5*bound_logvar(raw, self.lo, self.hi)).exp()[...,None]*W, self.root)
 
-# %% ../nbs/02_models.ipynb #59ef816d
+# %% ../nbs/02_models.ipynb #f8d7a570
 class VAE(SequenceModel):
     "A VAE of vectors, (B, D): p(z) = N(0, I), p(x | z), q(z | x) with a diagonal or full covariance (Kingma & Welling 2014)"
     def __init__(self,
@@ -71,16 +71,16 @@ class VAE(SequenceModel):
                  posterior:str='diag', # Covariance of q(z|x): 'diag' or 'full'
                  emission:str='normal', # 'normal', 'mse', 'bernoulli' or any other of `seqvae.core.EMISSIONS`
                  n_mc:int=1,        # Draws of z for each vector in a training pass, N
-                 n_layers:int=2,    # Hidden layers of encoder and decoder
+                 n_layers:int=2,    # Hidden layers of encoder and decoder; 0 for linear ones
                  root:str='cholesky', # Square root of a full covariance: 'cholesky' or 'symmetric'
                  emission_kwargs:dict=None, # Passed to the head
                 ):
         super().__init__(x_dim)
-        self.z_dim,self.n_mc = check_count(z_dim, 'z_dim'),check_count(n_mc, 'n_mc')
+        self.z_dim,self.n_mc = check_count(z_dim, 'z_dim'),check_count(n_mc, 'n_mc'); check_count(n_layers, 'n_layers', 0)
         if posterior not in ('diag','full'): raise ValueError(f"posterior is 'diag' or 'full', got {posterior!r}")
-        self.decoder = MLP(z_dim, *[check_count(h_dim, 'h_dim')]*n_layers, act_last=True)
+        self.decoder,width = MLP(z_dim, *[check_count(h_dim, 'h_dim')]*n_layers, act_last=True),h_dim if n_layers else z_dim
         kw = dict(residual=False) if emission.lower() in ('normal','mse','student_t','mixture') else {}   # there is no value before
-        self.emission = make_emission(emission, h_dim, x_dim, **{**kw, **(emission_kwargs or {})})
+        self.emission = make_emission(emission, width, x_dim, **{**kw, **(emission_kwargs or {})})
         n_in = self.emission.feed_dim+x_dim
         self.encoder = FullGaussianMLP(n_in, h_dim, z_dim, n_layers, root) if posterior=='full' else GaussianMLP(n_in, h_dim, z_dim, n_layers, lo=-18.)
 
@@ -107,7 +107,7 @@ def unroll(self:VAE, x, u=None, mask=None, eps=None):
     z = self.draw(qz, eps)
     return SeqOutput(self.emission(self.decoder(z)), qz, pz, z, state=dict(zero=zero))
 
-# %% ../nbs/02_models.ipynb #d6731e53
+# %% ../nbs/02_models.ipynb #7c6dc2e9
 @patch
 def forward(self:VAE,
             x,         # Vectors, (B, D), or (B, T, D)
@@ -119,12 +119,22 @@ def forward(self:VAE,
     "One pass with N draws of z. Raises ValueError for noise of another shape"
     if eps is None and self.n_mc==1: return SequenceModel.forward(self, x, u, t, mask)
     x,u,mask = self.prepare(x, u, mask); B,T,_ = x.shape
-    if eps is None: eps = torch.randn(self.n_mc, B, T, self.z_dim, device=x.device, dtype=x.dtype)
-    elif eps.ndim==3: eps = eps[:,:,None]
-    if eps.shape[1:]!=(B,T,self.z_dim): raise ValueError(f"eps must be noise of shape (draws, {B}, {self.z_dim}) for {B} vectors and {self.z_dim} latents, got {tuple(eps.shape)}")
+    eps = torch.randn(self.n_mc, B, T, self.z_dim).to(x) if eps is None else torch.as_tensor(eps).to(x)
+    if eps.ndim==3: eps = eps[:,:,None]
+    if eps.shape[1:]!=(B,T,self.z_dim) or not len(eps): raise ValueError(f"eps must be noise of shape (draws, {B}, {self.z_dim}) for {B} vectors and {self.z_dim} latents, got {tuple(eps.shape)}")
     out = self.unroll(x, u, mask, eps)
     out.px = self.to_units(out.px)
     return out
+
+# %% ../nbs/02_models.ipynb #086475be
+@patch
+@torch.no_grad()
+def tilted(self:VAE):
+    "A copy with a full covariance that begins as this model's diagonal one. Raises ValueError if it is full already"
+    if self.config['posterior']=='full': raise ValueError("the posterior has a full covariance already")
+    full,mine = VAE(**{**self.config, 'posterior':'full'}).to(self.device),self.state_dict()
+    for k,v in full.state_dict().items(): v.zero_(); v[tuple(slice(n) for n in mine[k].shape)] = mine[k]   # the rows of the tilt stay zero
+    return full.train(self.training)
 
 # %% ../nbs/02_models.ipynb #ad447b5e
 @patch
@@ -136,7 +146,7 @@ def decode(self:VAE,
     if z.shape[-1]!=self.z_dim: raise ValueError(f"the model has {self.z_dim} latents, z has {z.shape[-1]}")
     return self.to_units(self.emission(self.decoder(z)))
 
-# %% ../nbs/02_models.ipynb #6a9788fb
+# %% ../nbs/02_models.ipynb #cd2768c7
 @torch.no_grad()
 def aggregate_posterior(model,            # A `VAE`
                         x,                # Vectors, (B, D), at least as many as latents + 1
@@ -155,6 +165,7 @@ def aggregate_posterior(model,            # A `VAE`
     if kind=='gmm': return _mixture(_draw(q, of, seed), n_components, seed, mu.device)
     cov = torch.cov(mu.T).reshape(model.z_dim, model.z_dim)
     if of=='draws': cov = cov + (q.covariance_matrix if isinstance(q, FullNormal) else torch.diag_embed(q.variance)).flatten(0,-3).double().mean(0)
+    cov = cov + 1e-8*torch.eye(model.z_dim).to(cov)                            # latents that never move stay a distribution
     if kind=='diag': return diag_normal(mu.mean(0).float(), cov.diagonal().log().float())
     return MultivariateNormal(mu.mean(0).float(), cov.float())
 
@@ -169,8 +180,8 @@ def _mixture(z, n, seed, device):
     w,mu,cov = (torch.as_tensor(o, dtype=torch.float32, device=device) for o in (g.weights_, g.means_, g.covariances_))
     return MixtureSameFamily(Categorical(w), MultivariateNormal(mu, cov))
 
-# %% ../nbs/02_models.ipynb #420601c1
-def laplace_posterior(model,        # A `VAE`
+# %% ../nbs/02_models.ipynb #538c866f
+def laplace_posterior(model,        # A `VAE` of real-valued vectors
                       z:Tensor,     # Where to start, (B, Z): `model.encode(x).mean[:,0]`
                       y:Tensor,     # Measurements, (B, P)
                       sigma:Tensor, # Their standard errors, positive, (B, P) or broadcast against it
@@ -179,41 +190,56 @@ def laplace_posterior(model,        # A `VAE`
                       prior=1.,     # Weight of the prior; 0 is maximum likelihood
                       steps=60,
                      )->FullNormal: # q(z|y), batch shape (B,)
-    "Most probable latents of measurements with known errors, and the Gaussian of their curvature. Raises ValueError for shapes that do not fit, errors that are not positive, and more latents than values without a prior"
+    "Most probable latents of measurements with known errors, and the Gaussian of their curvature. Raises ValueError for shapes that do not fit, values that make no sense, and latents that nothing determines; warns if a row has not settled"
     z,y,sigma,mask = _measured(model, z, y, sigma, mask, prior)
-    read = read or (lambda x: x)
-    res = lambda z: torch.where(mask, (read(model.decode(z).mean)-y)/sigma, 0.)
-    cost = lambda z,r: r.square().sum(1)+prior*z.square().sum(1)
+    see = (lambda z: model.decode(z).mean) if read is None else (lambda z: read(model.decode(z).mean))
+    if see(z).shape!=y.shape: raise ValueError(f"`read` gives {tuple(see(z).shape)}, the measurements have {tuple(y.shape)}")
+    residuals = lambda z: torch.where(mask, (see(z)-y)/sigma, 0.)
     with torch.no_grad():
-        lam = z.new_full((len(z),1,1), 1e-2)
-        for _ in range(check_count(steps, 'steps')):
-            r,g,H = _normal_equations(res, z, prior)
-            new = z - torch.linalg.solve(H+lam*torch.diag_embed(H.diagonal(dim1=1,dim2=2)+1e-6), g)
-            better = cost(new, res(new))<cost(z, r)
-            z,lam = torch.where(better[:,None], new, z),torch.where(better[:,None,None], lam/3, lam*4).clamp(1e-9, 1e9)
-        H = _normal_equations(res, z, prior)[2]
-        return FullNormal(z, torch.linalg.cholesky(torch.linalg.inv(H)))
+        z,H = _climb(residuals, z, prior, check_count(steps, 'steps'))
+        R,info = torch.linalg.cholesky_ex(H)
+        if info.any(): raise ValueError(f"row {int(info.nonzero()[0])}: its measurements do not determine the latents, and there is no prior that does")
+        return FullNormal(z, torch.linalg.cholesky(torch.cholesky_inverse(R)).to(z))
 
-def _normal_equations(res, z, prior):
-    "Residuals (B, P), gradient (B, Z) and Gauss-Newton curvature (B, Z, Z) of half the cost; the Jacobian by one forward-mode pass a latent"
+# %% ../nbs/02_models.ipynb #f5f1fd0d
+def _climb(residuals, z, prior, steps):
+    "Levenberg-Marquardt, every row with a damping of its own: the best z and the curvature there (double precision)"
+    cost = lambda z: residuals(z).square().sum(1)+prior*z.square().sum(1)
+    damp,best = z.new_full((len(z),1,1), 1e-2, dtype=torch.float64),cost(z)
+    for _ in range(steps):
+        g,H = _normal_equations(residuals, z, prior)
+        new = z - torch.linalg.solve(H+damp*torch.diag_embed(H.diagonal(dim1=1, dim2=2)+1e-9), g).to(z)
+        c = cost(new); better,change = c<best,(best-c)/best
+        z,best = torch.where(better[:,None], new, z),torch.where(better, c, best)
+        damp = torch.where(better[:,None,None], damp/3, damp*4).clamp(1e-9, 1e12)
+    if (better & (change>1e-3)).any(): warnings.warn(f"{int((better & (change>1e-3)).sum())} rows still improve after {steps} steps: raise `steps`")
+    return z,_normal_equations(residuals, z, prior)[1]
+
+def _normal_equations(residuals, z, prior):
+    "Gradient (B, Z) and Gauss-Newton curvature (B, Z, Z) of half the cost; the Jacobian by one forward-mode pass a latent"
     unit = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    r,cols = res(z),[torch.func.jvp(res, (z,), (e.expand_as(z),))[1] for e in unit]
-    J = torch.stack(cols, -1)
-    return r,torch.einsum('bpi,bp->bi', J, r)+prior*z,J.mT@J+prior*unit
+    r,J = residuals(z).double(),torch.stack([torch.func.jvp(residuals, (z,), (e.expand_as(z),))[1] for e in unit], -1).double()
+    return (J.mT@r[...,None])[...,0]+prior*z,J.mT@J+prior*unit
 
-# %% ../nbs/02_models.ipynb #d10808ba
+# %% ../nbs/02_models.ipynb #dc073ccd
 def _measured(model, z, y, sigma, mask, prior):
     "The arguments of `laplace_posterior`, checked; what was not measured has y = 0 and sigma = 1"
-    y,z = torch.as_tensor(y).to(model.x_loc),torch.as_tensor(z).detach().to(model.x_loc)
-    sigma,mask = torch.as_tensor(sigma).to(y).expand_as(y),torch.ones_like(y, dtype=torch.bool) if mask is None else torch.as_tensor(mask, device=y.device)
-    if z.shape!=(len(y),model.z_dim) or mask.shape!=y.shape: raise ValueError(f"y {tuple(y.shape)} needs z ({len(y)}, {model.z_dim}) and a mask of its own shape, got {tuple(z.shape)} and {tuple(mask.shape)}")
-    if not (sigma[mask]>0).all() or not y[mask].isfinite().all(): raise ValueError("measured values must be finite and their errors positive: mask the others")
+    if not model.emission.continuous: raise ValueError("measurement errors need real-valued vectors")
+    if prior<0: raise ValueError(f"prior is not negative, got {prior}")
+    y,z,sigma = torch.as_tensor(y).to(model.x_loc),torch.as_tensor(z).detach().to(model.x_loc),torch.as_tensor(sigma).to(model.x_loc)
+    mask = torch.ones_like(y, dtype=torch.bool) if mask is None else torch.as_tensor(mask, device=y.device)
+    if z.shape!=(len(y),model.z_dim) or mask.shape!=y.shape or mask.dtype!=torch.bool: raise ValueError(f"y {tuple(y.shape)} needs z ({len(y)}, {model.z_dim}) and a boolean mask of its own shape, got {tuple(z.shape)} and {mask.dtype} {tuple(mask.shape)}")
+    try: sigma = sigma.expand_as(y)
+    except RuntimeError: raise ValueError(f"sigma {tuple(sigma.shape)} does not fit y {tuple(y.shape)}") from None
+    if not z.isfinite().all(): raise ValueError("z, where to start, must be finite")
+    if not (sigma[mask]>0).all() or not sigma[mask].isfinite().all() or not y[mask].isfinite().all(): raise ValueError("measured values must be finite and their errors positive: mask the others")
     if prior==0 and (mask.sum(1)<model.z_dim).any(): raise ValueError(f"without a prior every row needs at least {model.z_dim} measured values")
     return z,torch.where(mask, y, 0.),torch.where(mask, sigma, 1.),mask
 
-# %% ../nbs/02_models.ipynb #fd5e6607
+# %% ../nbs/02_models.ipynb #5f7526d4
 def output_size_conv(size:int, kernel_size:int, stride=1, padding=0, dilation=1):
     "Length behind a `nn.Conv1d`. Raises ValueError if nothing is left"
+    for k,v,lo in (('size',size,1),('kernel_size',kernel_size,1),('stride',stride,1),('padding',padding,0),('dilation',dilation,1)): check_count(v, k, lo)
     n = (size + 2*padding - dilation*(kernel_size-1) - 1)//stride + 1
     if n<1: raise ValueError(f"a convolution of kernel {kernel_size} and dilation {dilation} leaves nothing of {size} steps")
     return n
@@ -226,12 +252,12 @@ def output_size_convt(size:int, kernel_size:int, stride=1, padding=0, output_pad
 
 def output_size_after_n_conv(size:int, n:int, kernel_size:int, **kwargs):
     "Length behind `n` equal convolutions"
-    for _ in range(n): size = output_size_conv(size, kernel_size, **kwargs)
+    for _ in range(check_count(n, 'n', 0)): size = output_size_conv(size, kernel_size, **kwargs)
     return size
 
 def output_size_after_n_convt(size:int, n:int, kernel_size:int, **kwargs):
     "Length behind `n` equal transposed convolutions"
-    for _ in range(n): size = output_size_convt(size, kernel_size, **kwargs)
+    for _ in range(check_count(n, 'n', 0)): size = output_size_convt(size, kernel_size, **kwargs)
     return size
 
 # %% ../nbs/02_models.ipynb #c59ca0ba
@@ -272,9 +298,10 @@ def conv_decoder(nf:list, decoder:list, o_dim:int, nc_out:int, z_dim:int, avg_si
     inner = output_size_after_n_conv(o_dim, len(nf), kernel_size)
     return init_cnn(nn.Sequential(*dense, View(rev[0], 2*avg_size), nn.Upsample(inner, mode='linear'), *convts))
 
-# %% ../nbs/02_models.ipynb #4a418e09
+# %% ../nbs/02_models.ipynb #8017073b
 class VAEConv1d(SequenceModel):
     "A VAE with one latent per sequence: convolutions and pooling to q(z | x_1:T), transposed convolutions to p(x_t | z)"
+    smooths = True  # its latent has seen the whole sequence
     def __init__(self,
                  nf=(16,16,16,16),    # Channels of the convolutions
                  encoder=(200,100),   # Widths of the dense encoder
@@ -294,72 +321,125 @@ class VAEConv1d(SequenceModel):
         for n,v in dict(o_dim=o_dim, nc_out=nc_out, z_dim=z_dim, avg_size=avg_size, kernel_size=kernel_size).items(): check_count(v, n)
         if not nf or not encoder or not decoder: raise ValueError("nf, encoder and decoder need at least one layer each")
         if beta<0: raise ValueError(f"beta is not negative, got {beta}")
-        self.o_dim,self.z_dim,self.beta,self.least = o_dim,z_dim,beta,len(nf)*(kernel_size-1)+1
+        self.o_dim,self.z_dim,self.beta = o_dim,z_dim,beta
         kw = dict(residual=False) if emission.lower() in ('normal','mse','student_t','mixture') else {}
         self.emission = make_emission(emission, nc_out, nc_in, **{**kw, **(emission_kwargs or {})})
         self.encoder = conv_encoder(nf, encoder, self.emission.feed_dim, z_dim, avg_size, kernel_size)
         self.decoder = conv_decoder(nf, decoder, o_dim, nc_out, z_dim, avg_size, kernel_size)
 
-# %% ../nbs/02_models.ipynb #79f12e77
+# %% ../nbs/02_models.ipynb #68057edc
+@patch
+def prior_z(self:VAEConv1d, batch): "N(0, I), batch shape (batch,)"; zero = self.x_loc.new_zeros(batch, self.z_dim); return diag_normal(zero, zero)
+
 @patch
 def infer_z(self:VAEConv1d, x, mask=None):
-    "q(z | x_1:T) of standardised x (B, T, C), batch shape (B,)"
+    "q(z | x_1:T) of standardised x (B, T, C), batch shape (B,). Raises ValueError for sequences longer than `o_dim`"
+    B,T,_ = x.shape
+    if T>self.o_dim: raise ValueError(f"sequences have at most {self.o_dim} steps (o_dim), got {T}")
     x = self.emission.feed(x)
-    if mask is not None: x = torch.where(mask.repeat_interleave(x.shape[-1]//mask.shape[-1], -1), x, torch.zeros_like(x))
-    mu,raw = self.encoder(x.transpose(1,2)).chunk(2, -1)
-    return diag_normal(mu, bound_logvar(raw))
+    if mask is not None: x = x*mask.repeat_interleave(x.shape[-1]//mask.shape[-1], -1)
+    mu,raw = self.encoder(F.pad(x, (0,0,0,self.o_dim-T)).transpose(1,2)).chunk(2, -1)
+    q = diag_normal(mu, bound_logvar(raw))
+    return q if mask is None else where_normal(mask.flatten(1).any(1), q, self.prior_z(B))
 
 @patch
 def features(self:VAEConv1d, z, steps=None): "What the decoder says of each step, (B, T, nc_out)"; return self.decoder(z).transpose(1,2)[:,:steps]
 
 @patch
-def prior_z(self:VAEConv1d, batch): zero = self.x_loc.new_zeros(batch, self.z_dim); return diag_normal(zero, zero)
+def decode(self:VAEConv1d,
+           z,          # One latent a sequence, (B, Z)
+           steps=None, # T; None: all `o_dim`
+          ):           # p(x_t|z), batch shape (B, T), in the user's units
+    "The emission of these latents. Raises ValueError for another number of latents"
+    z = torch.as_tensor(z).to(self.x_loc)
+    if z.ndim!=2 or z.shape[-1]!=self.z_dim: raise ValueError(f"latents must have shape (batch, {self.z_dim}), one for each sequence, got {tuple(z.shape)}")
+    return self.to_units(self.emission(self.features(z, steps)))
 
+# %% ../nbs/02_models.ipynb #617c6d6c
 @patch
 def unroll(self:VAEConv1d, x, u=None, mask=None):
-    "Encode, draw, decode. Raises ValueError for a length that does not fit"
-    B,T,C = x.shape
-    if not self.least<=T<=self.o_dim: raise ValueError(f"sequences must have {self.least} to {self.o_dim} steps (o_dim), got {T}")
-    qz = self.infer_z(x, mask); z = self.draw(qz); f = self.features(z)
-    end = dict(f=f[:,None].expand(-1, T+1, -1, -1), t=torch.arange(T+1, device=x.device).expand(B, -1))
-    return SeqOutput(self.emission(f[:,:T]), qz, self.prior_z(B), z, state=end)
+    "Encode, draw, decode"
+    B,T,_ = x.shape; qz = self.infer_z(x, mask); z = self.draw(qz); f = self.features(z)
+    states = dict(f=f[:,None].expand(-1, T+1, -1, -1), t=torch.arange(T+1, device=x.device).expand(B, -1))
+    return SeqOutput(self.emission(f[:,:T]), qz, self.prior_z(B), z, state=states)
 
 @patch
 def unroll_steps(self:VAEConv1d, x, u=None, mask=None): "There are no steps: the latent belongs to the whole sequence"; return self.unroll(x, u, mask)
 
-# %% ../nbs/02_models.ipynb #25f6eeb1
+@patch
+def emit_with(self:VAEConv1d, out, z, u=None): return self.emission(self.features(z, out.px.batch_shape[-1]).flatten(0,1))
+
+# %% ../nbs/02_models.ipynb #e4e26386
+@patch
+@torch.no_grad()
+def draw_z(self:VAEConv1d, x, mask=None, n=1, candidates=None):
+    "n draws of z for each row of standardised x, given what `mask` calls observed: (B, n, Z)"
+    q,p,K = self.infer_z(x, mask),self.prior_z(len(x)),max(candidates or 2*n, 32)//2
+    if self.temperature==0: return q.mean[:,None].expand(-1, n, -1)
+    z = torch.cat([q.sample((K,)), p.sample((K,))])                                    # (2K, B, Z)
+    px = self.emission(self.features(z.flatten(0,1), x.shape[1]))
+    rep = lambda v: None if v is None else v.repeat(2*K, 1, 1)
+    lw = log_prob(px, rep(x), rep(mask)).sum(1).unflatten(0, (2*K,-1)) + p.log_prob(z) - torch.logaddexp(q.log_prob(z), p.log_prob(z))
+    pick = torch.multinomial(lw.softmax(0).T, n, replacement=True)                     # (B, n)
+    return z.transpose(0,1)[torch.arange(len(x), device=x.device)[:,None],pick]
+
+# %% ../nbs/02_models.ipynb #bf59ffa6
 @patch
 def init_state(self:VAEConv1d, batch):
     x = self.x_loc.new_zeros(batch, self.o_dim, self.x_dim)
     return dict(f=self.features(self.draw(self.prior_z(batch))), t=torch.zeros(batch, dtype=torch.long, device=x.device), x=x, m=torch.zeros_like(x, dtype=torch.bool))
 
 @patch
-def prior(self:VAEConv1d, s, u): return None
+def prior(self:VAEConv1d, s, u): "No latent of its own at any step"; return None
 
 @patch
-def emit(self:VAEConv1d, s, z, u):
-    if int(s['t'].max())>=self.o_dim: raise ValueError(f"the model describes {self.o_dim} steps (o_dim); step {int(s['t'].max())+1} is beyond")
-    return self.emission(s['f'][torch.arange(len(s['t']), device=s['t'].device),s['t']])
+def emit(self:VAEConv1d, s, z, u): return self.emission(_steps_of(s, 1)[:,0])
 
 @patch
 def advance(self:VAEConv1d, s, x, m, z, u):
-    "Remember what was observed, infer z from all of it"
-    if 'x' not in s or not m.any(): return {**s, 't':s['t']+1}
-    rows,x = torch.arange(len(x), device=x.device),x if x.shape[-1]==self.x_dim else x.unflatten(-1,(self.x_dim,-1)).argmax(-1).to(self.x_loc)
-    xs,ms = s['x'].clone(),s['m'].clone(); xs[rows,s['t']] = x; ms[rows,s['t']] = m; T = max(self.least, int(s['t'].max())+1)
-    return dict(f=self.features(self.draw(self.infer_z(xs[:,:T], ms[:,:T]))), t=s['t']+1, x=xs, m=ms)
+    "Remember what was observed; draw z anew for the rows that have seen something"
+    if not m.any(): return {**s, 't':s['t']+1}
+    rows = torch.arange(len(x), device=x.device)
+    if x.shape[-1]!=self.x_dim: x = x.unflatten(-1, (self.x_dim,-1)).argmax(-1).to(self.x_loc)      # one-hot to level
+    xs,ms = s['x'].clone(),s['m'].clone(); xs[rows,s['t']] = x; ms[rows,s['t']] = m
+    f = self.features(self.draw_z(xs, ms)[:,0])
+    return dict(f=torch.where(m.any(1)[:,None,None], f, s['f']), t=s['t']+1, x=xs, m=ms)
 
+def _steps_of(s, horizon):
+    "Features of the next steps of each row, (B, horizon, nc_out). Raises ValueError beyond the last"
+    last = int(s['t'].max())+horizon
+    if last>s['f'].shape[1]: raise ValueError(f"the model describes {s['f'].shape[1]} steps (o_dim), {last} were asked for")
+    steps = torch.arange(horizon, device=s['t'].device)
+    return s['f'][torch.arange(len(s['t']), device=s['t'].device)[:,None],s['t'][:,None]+steps]
+
+# %% ../nbs/02_models.ipynb #53fa23a7
 @patch
 def rollout(self:VAEConv1d, s, horizon, u=None, feedback='mean', z=None):
     "Read on in what was decoded: given z nothing that happens changes the rest, so `feedback` has no effect"
-    if z is not None: s = {**s, 'f':self.features(z if z.ndim==2 else z[:,0])}
-    B,last = len(s['t']),int(s['t'].max())+horizon
-    if last>self.o_dim: raise ValueError(f"the model describes {self.o_dim} steps (o_dim), {last} were asked for")
-    rows,idx = torch.arange(B, device=s['t'].device)[:,None],s['t'][:,None]+torch.arange(horizon, device=s['t'].device)
-    px = self.emission(s['f'][rows,idx])
-    end = dict(f=s['f'][:,None].expand(-1, horizon+1, -1, -1), t=s['t'][:,None]+torch.arange(horizon+1, device=s['t'].device))
-    out = SeqOutput(px, None, None, z, state=end); out.x = px.sample().to(self.x_loc.dtype)
+    t = s['t'][:,None]+torch.arange(horizon+1, device=s['t'].device)
+    out = SeqOutput(self.emission(_steps_of(s, horizon)), state=dict(f=s['f'][:,None].expand(-1, horizon+1, -1, -1), t=t))
+    out.x = out.px.sample().to(self.x_loc.dtype)
     return out
 
 @patch
-def emit_with(self:VAEConv1d, out, z, u=None): return self.emission(self.features(z, out.px.batch_shape[-1]).flatten(0,1))
+def _continue(self:VAEConv1d, x, horizon, n, u, mask, ends, feedback):
+    "`forecast` on prepared inputs, from n draws of z given what is known"
+    s = dict(f=self.features(self.draw_z(x, mask, n).flatten(0,1)), t=ends.repeat_interleave(n))
+    out = self.rollout(s, horizon).x
+    if self.emission.continuous: out = out*self.x_scale + self.x_loc
+    return out.unflatten(0, (len(x),n)).transpose(0, 1)
+
+@patch
+@torch.no_grad()
+def sample(self:VAEConv1d,
+           n:int,      # Number of sequences
+           length:int, # Steps T, at most `o_dim`
+           u=None, z=None, # Latents to decode instead of the prior's draws, (n, Z)
+           state=None, warmup=None, seed=None,
+          )->Tensor:   # (n, T, C), the user's units
+    "Generate from the prior, or from given latents. Raises ValueError for counts and shapes that do not fit"
+    if check_count(length, 'length')>self.o_dim: raise ValueError(f"the model describes {self.o_dim} steps (o_dim), {length} were asked for")
+    with fork_seed(seed):
+        z = self.draw(self.prior_z(check_count(n, 'n'))) if z is None else torch.as_tensor(z)
+        if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")
+        return self.decode(z, length).sample().to(self.x_loc.dtype)

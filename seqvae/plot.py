@@ -6,10 +6,11 @@
 __all__ = ['plot_forecast', 'plot_training', 'plot_latents', 'plot_latent_params', 'plot_corner', 'plot_samples',
            'plot_evolution']
 
-# %% ../nbs/07_plot.ipynb #3df71fc3
+# %% ../nbs/07_plot.ipynb #440d298b
 import numpy as np, torch
 import matplotlib.colors, matplotlib.pyplot as plt
-from .core import Forecast, check_count
+from scipy.stats import rankdata
+from .core import Forecast, check_count, fork_seed
 
 # %% ../nbs/07_plot.ipynb #23ea2335
 def _np(x): return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else None if x is None else np.asarray(x)
@@ -96,7 +97,7 @@ def plot_latents(z,            # Latent means, (B, T, Z)
     ax.set(xlabel=f'$z_{{{dims[0]+1}}}$', ylabel=f'$z_{{{dims[1]+1}}}$', title='latent paths (dot: first step)')
     return ax
 
-# %% ../nbs/07_plot.ipynb #bab22da0
+# %% ../nbs/07_plot.ipynb #53a3a0f4
 def plot_latent_params(z,           # Latent means, (N, Z)
                        params,      # Parameters, (N, P): array or DataFrame
                        names=None,  # Labels with units, P of them; None: the columns' names
@@ -105,18 +106,18 @@ def plot_latent_params(z,           # Latent means, (N, Z)
     "Scatter of each parameter over each latent, with Spearman's rank correlation. Raises ValueError for shapes that do not fit"
     z = _np(z); names = list(names if names is not None else getattr(params, 'columns', [f'parameter {i+1}' for i in range(np.shape(params)[-1])])); p = _np(params)
     if z.ndim!=2 or p.ndim!=2 or len(z)!=len(p) or len(names)!=p.shape[1]: raise ValueError(f"need latents (N, Z), parameters (N, P) and P names, got {z.shape}, {p.shape} and {len(names)} names")
-    P,Z = p.shape[1],z.shape[1]; rank = lambda a: a.argsort(0).argsort(0)
-    r = np.corrcoef(rank(z).T, rank(p).T)[Z:,:Z]
+    P,Z = p.shape[1],z.shape[1]; rank = lambda a: rankdata(a, axis=0)
+    with np.errstate(invalid='ignore', divide='ignore'): r = np.corrcoef(rank(z).T, rank(p).T)[Z:,:Z]      # NaN for what never changes
     if axs is None: axs = plt.subplots(P, Z, figsize=figsize or (2.3*Z, 1.9*P), squeeze=False, sharex='col', sharey='row', layout='constrained')[1]
     for i in range(P):
         for j in range(Z):
-            axs[i,j].plot(z[:max_n,j], p[:max_n,i], '.', ms=2, color=plt.get_cmap('cividis_r')(abs(r[i,j])), alpha=.6, rasterized=True)
-            axs[i,j].set_title(f'ρ = {r[i,j]:.2f}', fontsize=9, fontweight='bold' if abs(r[i,j])>.7 else None)
+            axs[i,j].plot(z[:max_n,j], p[:max_n,i], '.', ms=2, color=str(round(.8*(1-abs(np.nan_to_num(r[i,j]))), 2)), alpha=.6, rasterized=True)
+            axs[i,j].set_title('constant' if np.isnan(r[i,j]) else f'ρ = {r[i,j]:.2f}', fontsize=9, fontweight='bold' if abs(r[i,j])>.7 else None)
         axs[i,0].set_ylabel(names[i])
     for j in range(Z): axs[-1,j].set_xlabel(f'$z_{{{j+1}}}$')
     return axs
 
-# %% ../nbs/07_plot.ipynb #54481253
+# %% ../nbs/07_plot.ipynb #767cab42
 def plot_corner(clouds,       # Points (N, D), or {label: points}
                 names=None,   # Labels of the D axes; None: z_1, z_2, ...
                 colors=('k','tab:orange','tab:blue','tab:green'),
@@ -128,13 +129,16 @@ def plot_corner(clouds,       # Points (N, D), or {label: points}
     if len(D)!=1 or len(D0 := next(iter(D)))!=1 or (names is not None and len(names)!=D0[0]): raise ValueError(f"need clouds (N, D) with one D, and D names, got {[v.shape for v in clouds.values()]}")
     names = [f'$z_{{{i+1}}}$' for i in range(D0[0])] if names is None else list(names); both = np.concatenate(list(clouds.values()))
     lim = list(zip(*np.quantile(both, [.002,.998], axis=0))); styles = ['-','--','-.',':']
+    top = np.zeros(D0[0])
     for i,(k,v) in enumerate(clouds.items()):
         fig = corner.corner(v, labels=names, range=lim, color=colors[i%len(colors)], fig=fig, levels=(.39,.86), bins=30, smooth=1., plot_datapoints=False, plot_density=False,
                             fill_contours=False, no_fill_contours=True, hist_kwargs=dict(density=True, ls=styles[i%4]), contour_kwargs=dict(linestyles=styles[i%4]), labelpad=.1)
+        top = np.maximum(top, [ax.get_ylim()[1] for ax in fig.axes[::D0[0]+1]])                    # the tallest histogram fits
+    for ax,t in zip(fig.axes[::D0[0]+1], top): ax.set_ylim(0, t)
     if len(clouds)>1: fig.legend([plt.Line2D([], [], color=colors[i%len(colors)], ls=styles[i%4]) for i in range(len(clouds))], list(clouds), loc='upper right', frameon=False)
     return fig
 
-# %% ../nbs/07_plot.ipynb #77438f6f
+# %% ../nbs/07_plot.ipynb #42b4acea
 def plot_samples(x,            # Samples, (N, 2)
                  density=None, # torch Distribution over pairs, whose contours are drawn
                  max_n=1500, title='', lim=None, ax=None,
@@ -145,10 +149,10 @@ def plot_samples(x,            # Samples, (N, 2)
     ax = plt.subplots(figsize=(3,3), layout='constrained')[1] if ax is None else ax
     ax.plot(*x[:max_n].T, '.', ms=1.5, color='tab:blue', alpha=.4, rasterized=True)
     if density is not None:
-        with torch.random.fork_rng(): torch.manual_seed(0); draws = density.sample((20_000,))
-        lo,hi = draws.quantile(.0005, 0),draws.quantile(.9995, 0); g = [torch.linspace(float(a), float(b), 120) for a,b in zip(lo, hi)]
-        levels = density.log_prob(draws).quantile(torch.tensor([1-.989,1-.865,1-.393]))
-        grid = torch.stack(torch.meshgrid(*g, indexing='xy'), -1); ax.contour(*g, density.log_prob(grid), levels=levels.tolist(), colors='k', linewidths=.8)
+        with fork_seed(0): draws = density.sample((20_000,))
+        lo,hi = np.quantile(_np(draws), [.0005,.9995], axis=0); g = [np.linspace(a, b, 120) for a,b in zip(lo, hi)]
+        levels = np.quantile(_np(density.log_prob(draws)), [1-.989,1-.865,1-.393])
+        grid = torch.from_numpy(np.stack(np.meshgrid(*g), -1)).to(draws); ax.contour(*g, _np(density.log_prob(grid)), levels=levels, colors='k', linewidths=.8, linestyles='solid')
         if lim is None: lim = list(zip(lo.tolist(), hi.tolist()))
     if lim is not None: ax.set(xlim=lim[0], ylim=lim[1])
     ax.set(xlabel='$x_1$', ylabel='$x_2$', title=title)

@@ -19,12 +19,12 @@ from fastcore.foundation import L
 from .core import Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, log_prob, observed_span, repeat_state, state_at, write_whole
 from .data import SeriesSet, as_set, known_set
 
-# %% ../nbs/05_train.ipynb #ce9339a5
+# %% ../nbs/05_train.ipynb #c60cad35
 class Loss:
-    "Negative ELBO per step. Keeps its parts: `nll`, `kl` (nats per step) and `kl_latents` (Z,)"
+    "Negative ELBO per step. Keeps its parts: `nll`, `kl` (nats per step) and `kl_latents`, (Z,), nats per draw of a latent (each step, or each sequence if it has one latent)"
     def __init__(self,
                  beta=1.,     # Weight of the KL; 1 is the ELBO
-                 free_bits=0., # Nats per step and latent that cost nothing
+                 free_bits=0., # Nats per draw of a latent that cost nothing
                 ):
         if beta<0 or free_bits<0: raise ValueError(f"beta and free_bits are not negative, got {beta} and {free_bits}")
         store_attr()
@@ -36,23 +36,28 @@ class Loss:
         if n==0: raise ValueError("a batch without a single observed step")
         self.nll = nll.sum()/n
         if kl is None: self.kl = self.kl_latents = None; return self.nll
-        self.kl_latents = kl.flatten(0, -2).sum(0)/n; self.kl = self.kl_latents.sum()
-        return self.nll + self.beta*self.kl_latents.clamp(min=self.free_bits).sum()
+        draws = n if kl.ndim==3 else len(kl)                    # a latent is drawn once a step, or once a sequence
+        self.kl_latents = kl.flatten(0, -2).sum(0)/draws; self.kl = self.kl_latents.sum()*draws/n
+        return self.nll + self.beta*self.kl_latents.clamp(min=self.free_bits).sum()*draws/n
 
-# %% ../nbs/05_train.ipynb #48964b5d
+# %% ../nbs/05_train.ipynb #3048f3dc
 class KLAnneal(Callback):
-    "Raise the loss's beta linearly from `start` to `end` over the first `warmup` share of training (Bowman et al. 2016); validation always uses `end`"
+    "Move the loss's beta from `start` to `end` over the first `warmup` share of training (Bowman et al. 2016); validation always uses `end`"
     def __init__(self,
-                 warmup=0.2, # Share of training over which beta grows
+                 warmup=0.2, # Share of training over which beta moves
                  start=0.,   # First beta
-                 end=1.,     # Last beta; 1 is the ELBO
+                 end=None,   # Last beta; 1 is the ELBO; None: the loss's own
+                 shape='linear', # 'linear', or 'geometric': by equal factors, both ends positive
                 ):
         if not 0<warmup<=1: raise ValueError(f"warmup is a share of training between 0 and 1, got {warmup}")
-        store_attr()
+        if shape not in ('linear','geometric') or (shape=='geometric' and min(start, 1 if end is None else end)<=0): raise ValueError(f"shape is 'linear', or 'geometric' between positive betas, got {shape!r} from {start} to {end}")
+        store_attr(); self.last = end
+    def before_fit(self):
+        if self.last is None: self.last = self.learn.loss_func.beta
     def before_batch(self):
         w = min(1., self.pct_train/self.warmup) if self.training else 1.
-        self.learn.loss_func.beta = self.start + w*(self.end-self.start)
-    def after_fit(self): self.learn.loss_func.beta = self.end
+        self.learn.loss_func.beta = self.start + w*(self.last-self.start) if self.shape=='linear' else self.start**(1-w)*self.last**w
+    def after_fit(self): self.learn.loss_func.beta = self.last
 
 # %% ../nbs/05_train.ipynb #488a5142
 class Overshooting(Callback):
@@ -121,9 +126,9 @@ class ScheduledSampling(Callback):
         seen = ~torch.stack(cols, 1); seen[:,0] = True
         self.learn.xb = (x, u, t, seen[...,None].expand(x.shape) if mask is None else seen[...,None] & expand_mask(mask, x.shape))
 
-# %% ../nbs/05_train.ipynb #d33876bb
+# %% ../nbs/05_train.ipynb #c129e67b
 class LossPart(Metric):
-    "Mean of one part of the loss over all steps, for the progress table: 'nll', 'kl' or 'active' (latents with more than `threshold` nats a step)"
+    "Mean of one part of the loss over all steps, for the progress table: 'nll', 'kl' or 'active' (latents with more than `threshold` nats a draw)"
     def __init__(self, part, threshold=0.01): self.part,self.threshold = part,threshold; self.reset()
     def reset(self): self.total,self.n = 0.,0
     def accumulate(self, learn):
@@ -164,13 +169,15 @@ class SkipNonFinite(Callback):
         if not all(torch.isfinite(n) for n in torch._foreach_norm(grads)): self.skip('gradient', CancelStepException())
         self.row,self.last = 0,self.learn.loss.detach()
 
-# %% ../nbs/05_train.ipynb #17525571
+# %% ../nbs/05_train.ipynb #d9a280a6
 class FixedNoise(Callback):
     "The same random numbers in every validation; training goes on with its own as if nothing had been drawn"
     run_train = False
     def __init__(self, seed=0): self.seed = seed
-    def before_validate(self): self.fork = fork_seed(self.seed); self.fork.__enter__()
-    def after_validate(self): self.fork.__exit__(None, None, None)
+    def before_validate(self): self.before = torch.get_rng_state(),torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []; torch.manual_seed(self.seed)
+    def after_validate(self):
+        torch.set_rng_state(self.before[0])
+        if self.before[1]: torch.cuda.set_rng_state_all(self.before[1])
 
 class Snapshots(Callback):
     "Keep `look(model)` at chosen training steps, in evaluation mode and without gradients, as `shots`: {step: what it returned}"
@@ -182,11 +189,14 @@ class Snapshots(Callback):
         self.look,self.steps = look,{check_count(s, 'step', 0) for s in steps}
     def before_fit(self): self.shots = {}; self.shoot(0)
     def after_batch(self): self.shoot(self.train_iter)
+    def after_fit(self):
+        if missed := sorted(self.steps-set(self.shots)): warnings.warn(f"training ended after {self.train_iter} steps: no snapshot of {missed}")
     def shoot(self, step):
         if step not in self.steps: return
         was = self.model.training; self.model.eval()
-        with torch.no_grad(), fork_seed(0): self.shots[step] = self.look(self.model)
-        self.model.train(was)
+        try:
+            with torch.no_grad(), fork_seed(0): self.shots[step] = self.look(self.model)
+        finally: self.model.train(was)
 
 # %% ../nbs/05_train.ipynb #ad481bc3
 def _plain(o):
@@ -293,7 +303,7 @@ def cut_inputs(series, horizon):
     "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without"
     return None if series.u is None else torch.nan_to_num(known_set(series).padded())
 
-# %% ../nbs/05_train.ipynb #993bd713
+# %% ../nbs/05_train.ipynb #e82b7913
 @torch.no_grad()
 def latent_use(model,          # A SequenceModel
                x,              # Series, (B, T, C)
@@ -302,7 +312,7 @@ def latent_use(model,          # A SequenceModel
                threshold=0.01, # An active latent carries more nats a step
               )->dict:
     "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step; latents with more than `threshold` nats a step, and the KL of each; nll with the latents of other series (NaN for a single one)"
-    x = torch.as_tensor(x).to(model.device); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
+    x = model.as_batch(x); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
     out,loss = model.forward_once(x, u, mask),Loss(); loss(out, x, mask)
     res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll), kl_latents=None)
     if loss.kl is None: return res
