@@ -117,7 +117,7 @@ def plot_latent_params(z,           # Latent means, (N, Z)
     for j in range(Z): axs[-1,j].set_xlabel(f'$z_{{{j+1}}}$')
     return axs
 
-# %% ../nbs/07_plot.ipynb #767cab42
+# %% ../nbs/07_plot.ipynb #7bc5aac0
 def plot_corner(clouds,       # Points (N, D), or {label: points}
                 names=None,   # Labels of the D axes; None: z_1, z_2, ...
                 colors=('k','tab:orange','tab:blue','tab:green'),
@@ -132,7 +132,7 @@ def plot_corner(clouds,       # Points (N, D), or {label: points}
     top = np.zeros(D0[0])
     for i,(k,v) in enumerate(clouds.items()):
         fig = corner.corner(v, labels=names, range=lim, color=colors[i%len(colors)], fig=fig, levels=(.39,.86), bins=30, smooth=1., plot_datapoints=False, plot_density=False,
-                            fill_contours=False, no_fill_contours=True, hist_kwargs=dict(density=True, ls=styles[i%4]), contour_kwargs=dict(linestyles=styles[i%4]), labelpad=.1)
+                            fill_contours=False, no_fill_contours=True, hist_kwargs=dict(density=True, ls=styles[i%4]), contour_kwargs=dict(linestyles=styles[i%4]), labelpad=.1, max_n_ticks=3)
         top = np.maximum(top, [ax.get_ylim()[1] for ax in fig.axes[::D0[0]+1]])                    # the tallest histogram fits
     for ax,t in zip(fig.axes[::D0[0]+1], top): ax.set_ylim(0, t)
     if len(clouds)>1: fig.legend([plt.Line2D([], [], color=colors[i%len(colors)], ls=styles[i%4]) for i in range(len(clouds))], list(clouds), loc='upper right', frameon=False)

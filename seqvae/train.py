@@ -169,7 +169,7 @@ class SkipNonFinite(Callback):
         if not all(torch.isfinite(n) for n in torch._foreach_norm(grads)): self.skip('gradient', CancelStepException())
         self.row,self.last = 0,self.learn.loss.detach()
 
-# %% ../nbs/05_train.ipynb #d9a280a6
+# %% ../nbs/05_train.ipynb #c31e62de
 class FixedNoise(Callback):
     "The same random numbers in every validation; training goes on with its own as if nothing had been drawn"
     run_train = False
@@ -186,11 +186,12 @@ class Snapshots(Callback):
                  look,    # Function of the model
                  steps,   # Numbers of training steps after which to look; 0 is before the first
                 ):
-        self.look,self.steps = look,{check_count(s, 'step', 0) for s in steps}
-    def before_fit(self): self.shots = {}; self.shoot(0)
+        self.look,self.steps,self.shots = look,{check_count(s, 'step', 0) for s in steps},{}
+    def before_train(self):
+        if self.epoch==0: self.shots = {}; self.shoot(0)
     def after_batch(self): self.shoot(self.train_iter)
-    def after_fit(self):
-        if missed := sorted(self.steps-set(self.shots)): warnings.warn(f"training ended after {self.train_iter} steps: no snapshot of {missed}")
+    def after_train(self):
+        if self.epoch==self.n_epoch-1 and (missed := sorted(self.steps-set(self.shots))): warnings.warn(f"training ended after {self.train_iter} steps: no snapshot of {missed}")
     def shoot(self, step):
         if step not in self.steps: return
         was = self.model.training; self.model.eval()
