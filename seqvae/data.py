@@ -22,12 +22,13 @@ from fastcore.basics import patch, first
 from fastcore.meta import delegates
 from .core import check_count
 
-# %% ../nbs/01_data.ipynb #1bc4c7ad
+# %% ../nbs/01_data.ipynb #3ff5b252
 def _check_units(data, name):
     "The series as one (N, T, C) array or a list of (T_i, C) arrays. Raises ValueError, naming the series that is wrong"
     if isinstance(data, Tensor): data = data.detach().cpu().numpy()
     if isinstance(data, np.ndarray):
-        if data.ndim!=3: raise ValueError(f"an array of series must have shape (units, time, channels), got {data.shape}; wrap a single series in a list")
+        if data.ndim!=3:
+            raise ValueError(f"an array of series must have shape (units, time, channels), got {data.shape}; wrap a single series in a list")
     else: data = [o.detach().cpu().numpy() if isinstance(o, Tensor) else np.asarray(o) for o in data]
     if len(data)==0: raise ValueError(f"{name} holds no series")
     for i,o in enumerate(data if isinstance(data, list) else [data[0]]):
@@ -37,7 +38,9 @@ def _check_units(data, name):
         if not np.issubdtype(o.dtype, np.number) and o.dtype!=bool: raise ValueError(f"series {i} of {name} must hold numbers, got dtype {o.dtype}")
     return data
 
-def _rows(a): "Row by row in memory (tables often come column by column); untouched, and memory-mapped, if it is already"; return a if a.flags.c_contiguous else np.ascontiguousarray(a)
+def _rows(a):
+    "Row by row in memory (tables often come column by column); untouched, and memory-mapped, if it is already"
+    return a if a.flags.c_contiguous else np.ascontiguousarray(a)
 
 def _flat(data):
     "Units one behind the other, (sum T, C), with their lengths: a view of one big array, one copy of a list"
@@ -46,7 +49,7 @@ def _flat(data):
         return _rows(flat),np.full(len(data), data.shape[1])
     return _rows(np.concatenate(data)),np.array([len(o) for o in data])
 
-# %% ../nbs/01_data.ipynb #d484e1d2
+# %% ../nbs/01_data.ipynb #337e05ae
 class SeriesSet:
     "Series of one kind: (T_i, C) arrays with unit and channel names, and optional known inputs u, (T_i, U)"
     def __init__(self,
@@ -68,9 +71,10 @@ class SeriesSet:
     u_dim = property(lambda self: 0 if self.u is None else self.u.shape[1])
     def __len__(self): return len(self.lengths)
     def __iter__(self): return (self[i] for i in range(len(self)))
-    def __repr__(self): return f"SeriesSet of {len(self)} units, {self.x_dim} channels, lengths {self.lengths.min()} to {self.lengths.max()}" + (f", {self.u_dim} known inputs" if self.u_dim else "")
+    def __repr__(self):
+        return f"SeriesSet of {len(self)} units, {self.x_dim} channels, lengths {self.lengths.min()} to {self.lengths.max()}" + (f", {self.u_dim} known inputs" if self.u_dim else "")
 
-# %% ../nbs/01_data.ipynb #c2fa4e37
+# %% ../nbs/01_data.ipynb #ab2fba01
 @patch
 def __getitem__(self:SeriesSet, i):
     "An int gives that series, (T, C), as a view; a slice, list or boolean array gives a SeriesSet of those units"
@@ -82,7 +86,9 @@ def __getitem__(self:SeriesSet, i):
     return out
 
 @patch
-def known(self:SeriesSet, i): "Known inputs of unit i, (T, U), or None"; return None if self.u is None else self.u[self.starts[i]:self.starts[i]+self.lengths[i]]
+def known(self:SeriesSet, i):
+    "Known inputs of unit i, (T, U), or None"
+    return None if self.u is None else self.u[self.starts[i]:self.starts[i]+self.lengths[i]]
 
 @patch
 def padded(self:SeriesSet,
@@ -95,7 +101,11 @@ def padded(self:SeriesSet,
     for i,n in enumerate(lens): x[i,:n] = torch.from_numpy(np.array(self[i][:n], np.float32))
     return x
 
-def known_set(series): "The known inputs as a SeriesSet of their own"; out = copy(series); out.x,out.u,out.names = series.u,None,[f'u{i}' for i in range(series.u_dim)]; return out
+def known_set(series):
+    "The known inputs as a SeriesSet of their own"
+    out = copy(series)
+    out.x,out.u,out.names = series.u,None,[f'u{i}' for i in range(series.u_dim)]
+    return out
 def as_set(series): "A SeriesSet of whatever was given"; return series if isinstance(series, SeriesSet) else SeriesSet(series)
 
 # %% ../nbs/01_data.ipynb #f113317d
@@ -130,7 +140,7 @@ def mass_spring(units:int,     # Number of units
     x = clean + noise*clean.std((0,1))*rng.standard_normal(clean.shape)
     return MassSpring(x.astype(np.float32), clean.astype(np.float32), z, t, pd.DataFrame(dict(m=m, k=k, z0=z0, omega=omega)), pos)
 
-# %% ../nbs/01_data.ipynb #88ae271f
+# %% ../nbs/01_data.ipynb #1b6af367
 def gaussian_2d(n:int,                      # Number of points
                 mu=(1.,-1.),                # Mean, (2,)
                 cov=((1.,.8),(.8,1.)),      # Covariance, (2, 2)
@@ -138,9 +148,11 @@ def gaussian_2d(n:int,                      # Number of points
                )->np.ndarray:               # (n, 2), float32
     "Draws of a correlated Gaussian. Raises ValueError unless `cov` is symmetric and positive definite"
     mu,cov = np.asarray(mu, float),np.asarray(cov, float); check_count(n, 'n')
-    if mu.shape!=(2,) or cov.shape!=(2,2): raise ValueError(f"need a mean of shape (2,) and a covariance of shape (2, 2), got {mu.shape} and {cov.shape}")
+    if mu.shape!=(2,) or cov.shape!=(2,2):
+        raise ValueError(f"need a mean of shape (2,) and a covariance of shape (2, 2), got {mu.shape} and {cov.shape}")
     if not (np.isfinite(mu).all() and np.isfinite(cov).all()): raise ValueError("mean and covariance must be finite numbers")
-    if not np.allclose(cov, cov.T) or np.linalg.eigvalsh(cov).min()<=0: raise ValueError(f"cov must be symmetric and positive definite, got {cov.tolist()} with eigenvalues {np.linalg.eigvalsh(cov).round(3).tolist()}")
+    if not np.allclose(cov, cov.T) or np.linalg.eigvalsh(cov).min()<=0:
+        raise ValueError(f"cov must be symmetric and positive definite, got {cov.tolist()} with eigenvalues {np.linalg.eigvalsh(cov).round(3).tolist()}")
     return (mu + np.random.default_rng(seed).standard_normal((n,2)) @ np.linalg.cholesky(cov).T).astype(np.float32)
 
 def as_vectors(x,         # Vectors, (N, D), array or tensor
@@ -151,13 +163,14 @@ def as_vectors(x,         # Vectors, (N, D), array or tensor
     if x.ndim!=2: raise ValueError(f"vectors come as an array of shape (number, length), got {x.shape}")
     return SeriesSet(x[:,None], names=names)
 
-# %% ../nbs/01_data.ipynb #b7c12ebb
+# %% ../nbs/01_data.ipynb #cbe89208
 G_NEWTON = 4.30091e-6  # Gravitational constant in kpc (km/s)^2 / solar mass
 
 def _positive(**kwargs):
     for n,v in kwargs.items():
         v = np.asarray(v)
-        if not (np.isfinite(v).all() and (v>0).all()): raise ValueError(f"{n} must be finite and positive, got {v[~(np.isfinite(v)&(v>0))].flat[0] if v.ndim else v}")
+        if not (np.isfinite(v).all() and (v>0).all()):
+            raise ValueError(f"{n} must be finite and positive, got {v[~(np.isfinite(v)&(v>0))].flat[0] if v.ndim else v}")
 
 def disc_velocity(R,   # Radii, kpc, (D,)
                   Md,  # Mass of the disc, solar masses, (..., 1) or a number
@@ -284,25 +297,28 @@ def read_series(path,         # .csv, .csv.gz, .parquet, .npy or .npz
         except (ValueError, IndexError) as e: raise ValueError(f"columns of an array are numbers of its channels, got {columns}: {e}") from None
     return SeriesSet(data, names, columns)
 
-# %% ../nbs/01_data.ipynb #33b5adeb
+# %% ../nbs/01_data.ipynb #16aa6d5a
 CMAPSS_COLUMNS = ['unit','cycle'] + [f'setting{i}' for i in (1,2,3)] + [f's{i}' for i in range(1,22)]
 
 def _cmapss_file(path, name, columns):
     f = first(o for o in (Path(path)/name, Path(path)/f'{name}.gz') if o.is_file())
-    if f is None: raise FileNotFoundError(f"no {name} or {name}.gz in {path}: C-MAPSS comes from NASA's Prognostics Center of Excellence data repository")
+    if f is None:
+        raise FileNotFoundError(f"no {name} or {name}.gz in {path}: C-MAPSS comes from NASA's Prognostics Center of Excellence data repository")
     try: df = pd.read_csv(f, sep=r'\s+', header=None)
     except Exception as e: raise ValueError(f"{f} cannot be read as a table: {e}") from None
     if df.shape[1]!=len(columns): raise ValueError(f"{f.name} has {df.shape[1]} columns, C-MAPSS has {len(columns)}")
     return df.set_axis(columns, axis=1)
 
-# %% ../nbs/01_data.ipynb #aa512360
+# %% ../nbs/01_data.ipynb #7963e0f4
 @dataclass
 class CMAPSS:
     "One C-MAPSS set: `train` and `test` are long tables with a `rul` column, cycles to failure, capped"
     train: pd.DataFrame
     test: pd.DataFrame
     cap: float|None
-    def moving(self, min_values=3): "Sensors with at least so many different values in the training engines"; return [c for c in CMAPSS_COLUMNS[5:] if self.train[c].nunique()>=min_values]
+    def moving(self, min_values=3):
+        "Sensors with at least so many different values in the training engines"
+        return [c for c in CMAPSS_COLUMNS[5:] if self.train[c].nunique()>=min_values]
     def series(self, columns=None, u=None):
         "Training and test engines as `SeriesSet`s of these columns (default: the moving sensors)"
         return tuple(frame_to_series(df, 'unit', 'cycle', columns or self.moving(), u) for df in (self.train, self.test))
@@ -322,7 +338,7 @@ def cmapss(path,        # Folder with train_FD001.txt(.gz), test_..., RUL_...
         df['rul'] = (last-df.cycle + (df.unit.map(end) if not isinstance(end, int) else 0)).clip(upper=cap).astype(float)
     return CMAPSS(train, test, cap)
 
-# %% ../nbs/01_data.ipynb #acd58790
+# %% ../nbs/01_data.ipynb #84ead96c
 @dataclass
 class SPARC:
     "Measured rotation curves: one array a galaxy, (points,)"
@@ -332,7 +348,8 @@ class SPARC:
     err: list    # Their standard errors, km/s
     distance: np.ndarray # Mpc, (galaxies,)
     def __len__(self): return len(self.names)
-    def __repr__(self): return f"SPARC: {len(self)} galaxies, {sum(map(len, self.r))} points, {min(map(len, self.r))} to {max(map(len, self.r))} a galaxy"
+    def __repr__(self):
+        return f"SPARC: {len(self)} galaxies, {sum(map(len, self.r))} points, {min(map(len, self.r))} to {max(map(len, self.r))} a galaxy"
 
 def _rotmod(name, text):
     "Distance and columns R, V, error of one file of the archive"
@@ -349,7 +366,8 @@ def sparc(path, # `Rotmod_LTG.zip`, or the folder it lies in
     path = Path(path); path = path/'Rotmod_LTG.zip' if path.is_dir() else path
     if not path.is_file(): raise FileNotFoundError(f"no {path}: Rotmod_LTG.zip comes from the SPARC site, astroweb.case.edu/SPARC")
     try:
-        with zipfile.ZipFile(path) as z: files = {Path(n).name.removesuffix('_rotmod.dat'):z.read(n).decode() for n in sorted(z.namelist()) if n.endswith('_rotmod.dat')}
+        with zipfile.ZipFile(path) as z:
+            files = {Path(n).name.removesuffix('_rotmod.dat'):z.read(n).decode() for n in sorted(z.namelist()) if n.endswith('_rotmod.dat')}
     except (zipfile.BadZipFile, UnicodeDecodeError) as e: raise ValueError(f"{path} is not a readable zip archive: {e}") from None
     if not files: raise ValueError(f"{path} holds no file that ends in _rotmod.dat")
     d,r,v,err = zip(*[_rotmod(n, t) for n,t in files.items()])
@@ -390,7 +408,7 @@ def _grid(radii):
     if radii.ndim!=1 or (np.diff(radii)<=0).any(): raise ValueError("radii must be increasing, shape (D,)")
     return radii
 
-# %% ../nbs/01_data.ipynb #b4d97be9
+# %% ../nbs/01_data.ipynb #c5a3f88b
 def split_units(series,        # SeriesSet, list or array
                 *fractions,    # Share of the units in each further part, e.g. 0.2 or 0.2, 0.1
                 seed=42,
@@ -399,11 +417,12 @@ def split_units(series,        # SeriesSet, list or array
     series = as_set(series); n = len(series)
     order = np.random.default_rng(seed).permutation(n)
     sizes = [max(1, round(f*n)) for f in fractions]
-    if any(not 0<f<1 for f in fractions) or sum(sizes)>=n: raise ValueError(f"cannot split {n} units into fractions {fractions}: every part needs a unit")
+    if any(not 0<f<1 for f in fractions) or sum(sizes)>=n:
+        raise ValueError(f"cannot split {n} units into fractions {fractions}: every part needs a unit")
     cuts = np.cumsum([n-sum(sizes)]+sizes)
     return tuple(series[np.sort(o)] for o in np.split(order, cuts[:-1]))
 
-# %% ../nbs/01_data.ipynb #830e16a0
+# %% ../nbs/01_data.ipynb #25c70505
 def prefixes(series,     # SeriesSet, list or array
              fractions,  # Shares of the length to keep, e.g. (0.5, 0.75, 1.)
              least=2,    # Leave out prefixes that are shorter
@@ -412,9 +431,10 @@ def prefixes(series,     # SeriesSet, list or array
     if any(not 0<f<=1 for f in fractions): raise ValueError(f"fractions are shares of the length, above 0 and up to 1, got {fractions}")
     series = as_set(series); cuts = [(i,n) for i in range(len(series)) for n in sorted({round(f*series.lengths[i]) for f in fractions}) if n>=least]
     if not cuts: raise ValueError(f"no unit is long enough: {least} steps are needed, the longest has {series.lengths.max()}")
-    return SeriesSet([series[i][:n] for i,n in cuts], [(series.units[i],int(n)) for i,n in cuts], series.names, None if series.u is None else [series.known(i)[:n] for i,n in cuts])
+    return SeriesSet([series[i][:n] for i,n in cuts], [(series.units[i],int(n)) for i,n in cuts], series.names,
+        None if series.u is None else [series.known(i)[:n] for i,n in cuts])
 
-# %% ../nbs/01_data.ipynb #c6b4b2bf
+# %% ../nbs/01_data.ipynb #4de8a7a0
 class Normalizer:
     "Location and scale per channel, from the data it is fitted on and nothing else"
     def __init__(self, loc, scale): self.loc,self.scale = np.asarray(loc, np.float64),np.asarray(scale, np.float64)
@@ -429,7 +449,8 @@ class Normalizer:
         series = as_set(series); step = max(1, int(series.lengths.sum())//max_rows)
         rows = np.concatenate([o[::step] for o in series]).astype(np.float64)
         seen = ~np.isnan(rows); n = seen.sum(0)
-        if np.isinf(rows).any(): raise ValueError(f"channel {series.names[int(np.isinf(rows).any(0).argmax())]} holds infinite values: mark them as missing (NaN) or remove them")
+        if np.isinf(rows).any():
+            raise ValueError(f"channel {series.names[int(np.isinf(rows).any(0).argmax())]} holds infinite values: mark them as missing (NaN) or remove them")
         if (n==0).any(): raise ValueError(f"channel {series.names[int((n==0).argmax())]} is never observed in the training data")
         loc = np.where(seen, rows, 0).sum(0)/n
         scale = np.sqrt((np.where(seen, rows-loc, 0)**2).sum(0)/n)
@@ -452,7 +473,7 @@ def windows(x,         # Series, (T, C), array (also memory-mapped) or tensor
     if isinstance(x, Tensor): return x.unfold(0, window, stride).transpose(1, 2)
     return sliding_window_view(x, window, axis=0)[::stride].transpose(0, 2, 1)
 
-# %% ../nbs/01_data.ipynb #ee2329c3
+# %% ../nbs/01_data.ipynb #d80bd7fd
 class WindowDataset:
     "Windows of all units under one index; units shorter than the window are padded behind (with NaN) if `pad`"
     n_inp = 4  # (x, u, t, mask) go into the model, (x, mask) to the loss
@@ -465,7 +486,8 @@ class WindowDataset:
         self.series = series = as_set(series); lens = series.lengths
         if window is None: window,stride,pad = int(lens.max()),int(lens.max()),True
         self.window,self.stride = check_count(window, 'window'),check_count(stride, 'stride')
-        if not pad and lens.min()<window: raise ValueError(f"window of {window} steps is longer than the series of unit {series.units[int(lens.argmin())]} ({lens.min()} steps): choose a shorter window, or pass pad=True")
+        if not pad and lens.min()<window:
+            raise ValueError(f"window of {window} steps is longer than the series of unit {series.units[int(lens.argmin())]} ({lens.min()} steps): choose a shorter window, or pass pad=True")
         self.ends = np.cumsum(np.maximum(0, (lens-window)//stride) + 1)   # windows up to and with each unit: all the index there is
         self.short = bool(lens.min()<window)
         self.whole = not isinstance(series.x, np.memmap) and not np.isnan(series.x).any()
@@ -478,7 +500,7 @@ def _blocks(a, W):
     assert a.flags.c_contiguous
     return np.lib.stride_tricks.as_strided(a, (len(a)-W+1, W*a.shape[1]), a.strides, writeable=False)
 
-# %% ../nbs/01_data.ipynb #e0931b55
+# %% ../nbs/01_data.ipynb #81ce5612
 @patch
 def place(self:WindowDataset, idx):
     "Where windows lie: their unit, their first row in the flat array, and how many of their rows exist"
@@ -508,7 +530,8 @@ def _known(self:WindowDataset, start, length):
     "Windows of the known inputs, zero on padding. Raises ValueError for a hole: what is known cannot be missing"
     if self.series.u is None: return None
     u = self.gather(self.series.u, start, length); nan = torch.isnan(u)
-    if (nan.any(-1) & (torch.arange(self.window)<torch.from_numpy(length)[:,None])).any(): raise ValueError('a known input u is NaN inside a series: fill it first')
+    if (nan.any(-1) & (torch.arange(self.window)<torch.from_numpy(length)[:,None])).any():
+        raise ValueError('a known input u is NaN inside a series: fill it first')
     return torch.where(nan, 0., u)
 
 # %% ../nbs/01_data.ipynb #2ce970aa

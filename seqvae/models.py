@@ -24,7 +24,7 @@ class MLP(nn.Sequential):
         layers = [o for a,b in zip(sizes[:-1],sizes[1:]) for o in (nn.Linear(check_count(a,'layer width'), check_count(b,'layer width')), nn.SiLU())]
         super().__init__(*(layers if act_last else layers[:-1]))
 
-# %% ../nbs/02_models.ipynb #312c79d9
+# %% ../nbs/02_models.ipynb #0832dd59
 class GaussianMLP(nn.Module):
     "Features to a diagonal Gaussian: N(mu(f), diag exp logvar(f))"
     def __init__(self,
@@ -36,7 +36,10 @@ class GaussianMLP(nn.Module):
                 ):
         super().__init__()
         self.net,self.lo,self.hi = MLP(n_in, *[h_dim]*n_layers, 2*n_out),lo,hi
-    def params(self, features): "Mean and log-variance, (..., n_out) each"; mu,raw = self.net(features).chunk(2, -1); return mu,bound_logvar(raw, self.lo, self.hi)
+    def params(self, features):
+        "Mean and log-variance, (..., n_out) each"
+        mu,raw = self.net(features).chunk(2, -1)
+        return mu,bound_logvar(raw, self.lo, self.hi)
     def forward(self, features): return diag_normal(*self.params(features))
 
 # %% ../nbs/02_models.ipynb #b6bbc331
@@ -61,7 +64,7 @@ class FullGaussianMLP(nn.Module):
         i,j = torch.tril_indices(self.n_out, self.n_out, -1); W[...,i,j] = below
         return FullNormal(mu, (0.5*bound_logvar(raw, self.lo, self.hi)).exp()[...,None]*W, self.root)
 
-# %% ../nbs/02_models.ipynb #f8d7a570
+# %% ../nbs/02_models.ipynb #0e161790
 class VAE(SequenceModel):
     "A VAE of vectors, (B, D): p(z) = N(0, I), p(x | z), q(z | x) with a diagonal or full covariance (Kingma & Welling 2014)"
     def __init__(self,
@@ -82,7 +85,8 @@ class VAE(SequenceModel):
         kw = dict(residual=False) if emission.lower() in ('normal','mse','student_t','mixture') else {}   # there is no value before
         self.emission = make_emission(emission, width, x_dim, **{**kw, **(emission_kwargs or {})})
         n_in = self.emission.feed_dim+x_dim
-        self.encoder = FullGaussianMLP(n_in, h_dim, z_dim, n_layers, root) if posterior=='full' else GaussianMLP(n_in, h_dim, z_dim, n_layers, lo=-18.)
+        if posterior=='full': self.encoder = FullGaussianMLP(n_in, h_dim, z_dim, n_layers, root)
+        else: self.encoder = GaussianMLP(n_in, h_dim, z_dim, n_layers, lo=-18.)
 
     def as_batch(self, x):
         x = np.asarray(x) if hasattr(x, 'to_numpy') else x
@@ -107,7 +111,7 @@ def unroll(self:VAE, x, u=None, mask=None, eps=None):
     z = self.draw(qz, eps)
     return SeqOutput(self.emission(self.decoder(z)), qz, pz, z, state=dict(zero=zero))
 
-# %% ../nbs/02_models.ipynb #7c6dc2e9
+# %% ../nbs/02_models.ipynb #1c5e7ef8
 @patch
 def forward(self:VAE,
             x,         # Vectors, (B, D), or (B, T, D)
@@ -121,7 +125,8 @@ def forward(self:VAE,
     x,u,mask = self.prepare(x, u, mask); B,T,_ = x.shape
     eps = torch.randn(self.n_mc, B, T, self.z_dim).to(x) if eps is None else torch.as_tensor(eps).to(x)
     if eps.ndim==3: eps = eps[:,:,None]
-    if eps.shape[1:]!=(B,T,self.z_dim) or not len(eps): raise ValueError(f"eps must be noise of shape (draws, {B}, {self.z_dim}) for {B} vectors and {self.z_dim} latents, got {tuple(eps.shape)}")
+    if eps.shape[1:]!=(B,T,self.z_dim) or not len(eps):
+        raise ValueError(f"eps must be noise of shape (draws, {B}, {self.z_dim}) for {B} vectors and {self.z_dim} latents, got {tuple(eps.shape)}")
     out = self.unroll(x, u, mask, eps)
     out.px = self.to_units(out.px)
     return out
@@ -180,7 +185,7 @@ def _mixture(z, n, seed, device):
     w,mu,cov = (torch.as_tensor(o, dtype=torch.float32, device=device) for o in (g.weights_, g.means_, g.covariances_))
     return MixtureSameFamily(Categorical(w), MultivariateNormal(mu, cov))
 
-# %% ../nbs/02_models.ipynb #538c866f
+# %% ../nbs/02_models.ipynb #72f33211
 def laplace_posterior(model,        # A `VAE` of real-valued vectors
                       z:Tensor,     # Where to start, (B, Z): `model.encode(x).mean[:,0]`
                       y:Tensor,     # Measurements, (B, P)
@@ -198,7 +203,8 @@ def laplace_posterior(model,        # A `VAE` of real-valued vectors
     with torch.no_grad():
         z,H = _climb(residuals, z, prior, check_count(steps, 'steps'))
         R,info = torch.linalg.cholesky_ex(H)
-        if info.any(): raise ValueError(f"row {int(info.nonzero()[0])}: its measurements do not determine the latents, and there is no prior that does")
+        if info.any():
+            raise ValueError(f"row {int(info.nonzero()[0])}: its measurements do not determine the latents, and there is no prior that does")
         return FullNormal(z, torch.linalg.cholesky(torch.cholesky_inverse(R)).to(z))
 
 # %% ../nbs/02_models.ipynb #f5f1fd0d
@@ -221,25 +227,28 @@ def _normal_equations(residuals, z, prior):
     r,J = residuals(z).double(),torch.stack([torch.func.jvp(residuals, (z,), (e.expand_as(z),))[1] for e in unit], -1).double()
     return (J.mT@r[...,None])[...,0]+prior*z,J.mT@J+prior*unit
 
-# %% ../nbs/02_models.ipynb #dc073ccd
+# %% ../nbs/02_models.ipynb #e9eb5dd7
 def _measured(model, z, y, sigma, mask, prior):
     "The arguments of `laplace_posterior`, checked; what was not measured has y = 0 and sigma = 1"
     if not model.emission.continuous: raise ValueError("measurement errors need real-valued vectors")
     if prior<0: raise ValueError(f"prior is not negative, got {prior}")
     y,z,sigma = torch.as_tensor(y).to(model.x_loc),torch.as_tensor(z).detach().to(model.x_loc),torch.as_tensor(sigma).to(model.x_loc)
     mask = torch.ones_like(y, dtype=torch.bool) if mask is None else torch.as_tensor(mask, device=y.device)
-    if z.shape!=(len(y),model.z_dim) or mask.shape!=y.shape or mask.dtype!=torch.bool: raise ValueError(f"y {tuple(y.shape)} needs z ({len(y)}, {model.z_dim}) and a boolean mask of its own shape, got {tuple(z.shape)} and {mask.dtype} {tuple(mask.shape)}")
+    if z.shape!=(len(y),model.z_dim) or mask.shape!=y.shape or mask.dtype!=torch.bool:
+        raise ValueError(f"y {tuple(y.shape)} needs z ({len(y)}, {model.z_dim}) and a boolean mask of its own shape, got {tuple(z.shape)} and {mask.dtype} {tuple(mask.shape)}")
     try: sigma = sigma.expand_as(y)
     except RuntimeError: raise ValueError(f"sigma {tuple(sigma.shape)} does not fit y {tuple(y.shape)}") from None
     if not z.isfinite().all(): raise ValueError("z, where to start, must be finite")
-    if not (sigma[mask]>0).all() or not sigma[mask].isfinite().all() or not y[mask].isfinite().all(): raise ValueError("measured values must be finite and their errors positive: mask the others")
+    if not (sigma[mask]>0).all() or not sigma[mask].isfinite().all() or not y[mask].isfinite().all():
+        raise ValueError("measured values must be finite and their errors positive: mask the others")
     if prior==0 and (mask.sum(1)<model.z_dim).any(): raise ValueError(f"without a prior every row needs at least {model.z_dim} measured values")
     return z,torch.where(mask, y, 0.),torch.where(mask, sigma, 1.),mask
 
-# %% ../nbs/02_models.ipynb #5f7526d4
+# %% ../nbs/02_models.ipynb #0f5a7844
 def output_size_conv(size:int, kernel_size:int, stride=1, padding=0, dilation=1):
     "Length behind a `nn.Conv1d`. Raises ValueError if nothing is left"
-    for k,v,lo in (('size',size,1),('kernel_size',kernel_size,1),('stride',stride,1),('padding',padding,0),('dilation',dilation,1)): check_count(v, k, lo)
+    for k,v,lo in (('size',size,1),('kernel_size',kernel_size,1),('stride',stride,1),('padding',padding,0),('dilation',dilation,1)):
+        check_count(v, k, lo)
     n = (size + 2*padding - dilation*(kernel_size-1) - 1)//stride + 1
     if n<1: raise ValueError(f"a convolution of kernel {kernel_size} and dilation {dilation} leaves nothing of {size} steps")
     return n
@@ -327,7 +336,7 @@ class VAEConv1d(SequenceModel):
         self.encoder = conv_encoder(nf, encoder, self.emission.feed_dim, z_dim, avg_size, kernel_size)
         self.decoder = conv_decoder(nf, decoder, o_dim, nc_out, z_dim, avg_size, kernel_size)
 
-# %% ../nbs/02_models.ipynb #68057edc
+# %% ../nbs/02_models.ipynb #aa209c14
 @patch
 def prior_z(self:VAEConv1d, batch): "N(0, I), batch shape (batch,)"; zero = self.x_loc.new_zeros(batch, self.z_dim); return diag_normal(zero, zero)
 
@@ -352,7 +361,8 @@ def decode(self:VAEConv1d,
           ):           # p(x_t|z), batch shape (B, T), in the user's units
     "The emission of these latents. Raises ValueError for another number of latents"
     z = torch.as_tensor(z).to(self.x_loc)
-    if z.ndim!=2 or z.shape[-1]!=self.z_dim: raise ValueError(f"latents must have shape (batch, {self.z_dim}), one for each sequence, got {tuple(z.shape)}")
+    if z.ndim!=2 or z.shape[-1]!=self.z_dim:
+        raise ValueError(f"latents must have shape (batch, {self.z_dim}), one for each sequence, got {tuple(z.shape)}")
     return self.to_units(self.emission(self.features(z, steps)))
 
 # %% ../nbs/02_models.ipynb #617c6d6c
@@ -383,11 +393,12 @@ def draw_z(self:VAEConv1d, x, mask=None, n=1, candidates=None):
     pick = torch.multinomial(lw.softmax(0).T, n, replacement=True)                     # (B, n)
     return z.transpose(0,1)[torch.arange(len(x), device=x.device)[:,None],pick]
 
-# %% ../nbs/02_models.ipynb #bf59ffa6
+# %% ../nbs/02_models.ipynb #0d10bb89
 @patch
 def init_state(self:VAEConv1d, batch):
     x = self.x_loc.new_zeros(batch, self.o_dim, self.x_dim)
-    return dict(f=self.features(self.draw(self.prior_z(batch))), t=torch.zeros(batch, dtype=torch.long, device=x.device), x=x, m=torch.zeros_like(x, dtype=torch.bool))
+    return dict(f=self.features(self.draw(self.prior_z(batch))), t=torch.zeros(batch, dtype=torch.long, device=x.device), x=x,
+        m=torch.zeros_like(x, dtype=torch.bool))
 
 @patch
 def prior(self:VAEConv1d, s, u): "No latent of its own at any step"; return None

@@ -25,7 +25,7 @@ def _axes(n, axs, figsize, **kwargs):
 # %% ../nbs/07_plot.ipynb #38535ebf
 def _lighter(color, share): "A colour mixed with that share of white"; return tuple(1-(1-c)*(1-share) for c in matplotlib.colors.to_rgb(color))
 
-# %% ../nbs/07_plot.ipynb #c9bab36c
+# %% ../nbs/07_plot.ipynb #ffd5f955
 def plot_forecast(fc:Forecast,    # Of one or more series
                   truth=None,     # What happened, (B, H, C) or (H, C)
                   series=0,       # Which series of the batch
@@ -38,7 +38,8 @@ def plot_forecast(fc:Forecast,    # Of one or more series
                  ):               # Array of Axes, one a channel
     "Fan chart. Raises ValueError for a channel that is not there"
     names = fc.names; channels = range(min(3, len(names))) if channels is None else channels
-    if any(c not in names if isinstance(c, str) else not 0<=c<len(names) for c in channels): raise ValueError(f"channels {list(channels)} are not all among {names}")
+    if any(c not in names if isinstance(c, str) else not 0<=c<len(names) for c in channels):
+        raise ValueError(f"channels {list(channels)} are not all among {names}")
     idx = [names.index(c) if isinstance(c, str) else c for c in channels]
     known,truth = _np(fc.known),_np(truth); H = fc.samples.shape[2]
     if truth is not None and truth.ndim==2: truth = truth[None]
@@ -97,15 +98,18 @@ def plot_latents(z,            # Latent means, (B, T, Z)
     ax.set(xlabel=f'$z_{{{dims[0]+1}}}$', ylabel=f'$z_{{{dims[1]+1}}}$', title='latent paths (dot: first step)')
     return ax
 
-# %% ../nbs/07_plot.ipynb #53a3a0f4
+# %% ../nbs/07_plot.ipynb #af716762
 def plot_latent_params(z,           # Latent means, (N, Z)
                        params,      # Parameters, (N, P): array or DataFrame
                        names=None,  # Labels with units, P of them; None: the columns' names
                        max_n=1000, axs=None, figsize=None,
                       ):            # Array of Axes, (P, Z)
     "Scatter of each parameter over each latent, with Spearman's rank correlation. Raises ValueError for shapes that do not fit"
-    z = _np(z); names = list(names if names is not None else getattr(params, 'columns', [f'parameter {i+1}' for i in range(np.shape(params)[-1])])); p = _np(params)
-    if z.ndim!=2 or p.ndim!=2 or len(z)!=len(p) or len(names)!=p.shape[1]: raise ValueError(f"need latents (N, Z), parameters (N, P) and P names, got {z.shape}, {p.shape} and {len(names)} names")
+    z = _np(z)
+    names = list(names if names is not None else getattr(params, 'columns', [f'parameter {i+1}' for i in range(np.shape(params)[-1])]))
+    p = _np(params)
+    if z.ndim!=2 or p.ndim!=2 or len(z)!=len(p) or len(names)!=p.shape[1]:
+        raise ValueError(f"need latents (N, Z), parameters (N, P) and P names, got {z.shape}, {p.shape} and {len(names)} names")
     P,Z = p.shape[1],z.shape[1]; rank = lambda a: rankdata(a, axis=0)
     with np.errstate(invalid='ignore', divide='ignore'): r = np.corrcoef(rank(z).T, rank(p).T)[Z:,:Z]      # NaN for what never changes
     if axs is None: axs = plt.subplots(P, Z, figsize=figsize or (2.3*Z, 1.9*P), squeeze=False, sharex='col', sharey='row', layout='constrained')[1]
@@ -117,7 +121,7 @@ def plot_latent_params(z,           # Latent means, (N, Z)
     for j in range(Z): axs[-1,j].set_xlabel(f'$z_{{{j+1}}}$')
     return axs
 
-# %% ../nbs/07_plot.ipynb #7bc5aac0
+# %% ../nbs/07_plot.ipynb #de79780c
 def plot_corner(clouds,       # Points (N, D), or {label: points}
                 names=None,   # Labels of the D axes; None: z_1, z_2, ...
                 colors=('k','tab:orange','tab:blue','tab:green'),
@@ -126,7 +130,8 @@ def plot_corner(clouds,       # Points (N, D), or {label: points}
     "Histograms and contours (39 and 86 %, one and two sigma in a plane) of every pair. Raises ValueError for clouds that do not fit each other"
     import corner
     clouds = {k:_np(v) for k,v in (clouds if isinstance(clouds, dict) else {'':clouds}).items()}; D = {v.shape[1:] for v in clouds.values()}
-    if len(D)!=1 or len(D0 := next(iter(D)))!=1 or (names is not None and len(names)!=D0[0]): raise ValueError(f"need clouds (N, D) with one D, and D names, got {[v.shape for v in clouds.values()]}")
+    if len(D)!=1 or len(D0 := next(iter(D)))!=1 or (names is not None and len(names)!=D0[0]):
+        raise ValueError(f"need clouds (N, D) with one D, and D names, got {[v.shape for v in clouds.values()]}")
     names = [f'$z_{{{i+1}}}$' for i in range(D0[0])] if names is None else list(names); both = np.concatenate(list(clouds.values()))
     lim = list(zip(*np.quantile(both, [.002,.998], axis=0))); styles = ['-','--','-.',':']
     top = np.zeros(D0[0])
@@ -135,10 +140,12 @@ def plot_corner(clouds,       # Points (N, D), or {label: points}
                             fill_contours=False, no_fill_contours=True, hist_kwargs=dict(density=True, ls=styles[i%4]), contour_kwargs=dict(linestyles=styles[i%4]), labelpad=.1, max_n_ticks=3)
         top = np.maximum(top, [ax.get_ylim()[1] for ax in fig.axes[::D0[0]+1]])                    # the tallest histogram fits
     for ax,t in zip(fig.axes[::D0[0]+1], top): ax.set_ylim(0, t)
-    if len(clouds)>1: fig.legend([plt.Line2D([], [], color=colors[i%len(colors)], ls=styles[i%4]) for i in range(len(clouds))], list(clouds), loc='upper right', frameon=False)
+    if len(clouds)>1:
+        fig.legend([plt.Line2D([], [], color=colors[i%len(colors)], ls=styles[i%4]) for i in range(len(clouds))], list(clouds), loc='upper right',
+            frameon=False)
     return fig
 
-# %% ../nbs/07_plot.ipynb #42b4acea
+# %% ../nbs/07_plot.ipynb #63f50370
 def plot_samples(x,            # Samples, (N, 2)
                  density=None, # torch Distribution over pairs, whose contours are drawn
                  max_n=1500, title='', lim=None, ax=None,
@@ -152,7 +159,8 @@ def plot_samples(x,            # Samples, (N, 2)
         with fork_seed(0): draws = density.sample((20_000,))
         lo,hi = np.quantile(_np(draws), [.0005,.9995], axis=0); g = [np.linspace(a, b, 120) for a,b in zip(lo, hi)]
         levels = np.quantile(_np(density.log_prob(draws)), [1-.989,1-.865,1-.393])
-        grid = torch.from_numpy(np.stack(np.meshgrid(*g), -1)).to(draws); ax.contour(*g, _np(density.log_prob(grid)), levels=levels, colors='k', linewidths=.8, linestyles='solid')
+        grid = torch.from_numpy(np.stack(np.meshgrid(*g), -1)).to(draws)
+        ax.contour(*g, _np(density.log_prob(grid)), levels=levels, colors='k', linewidths=.8, linestyles='solid')
         if lim is None: lim = list(zip(lo.tolist(), hi.tolist()))
     if lim is not None: ax.set(xlim=lim[0], ylim=lim[1])
     ax.set(xlabel='$x_1$', ylabel='$x_2$', title=title)
@@ -164,7 +172,8 @@ def plot_evolution(shots,        # {label: samples (N, 2)}, in order
                   ):             # Array of Axes
     "Small multiples of `plot_samples`: what a model generates as it learns. Raises ValueError if there is nothing to show"
     if not shots: raise ValueError("nothing to show: no samples were given")
-    rows = -(-len(shots)//check_count(cols, 'cols')); fig,axs = plt.subplots(rows, cols, figsize=figsize or (2.1*cols, 2.1*rows), sharex=True, sharey=True, squeeze=False, layout='constrained')
+    rows = -(-len(shots)//check_count(cols, 'cols'))
+    fig,axs = plt.subplots(rows, cols, figsize=figsize or (2.1*cols, 2.1*rows), sharex=True, sharey=True, squeeze=False, layout='constrained')
     for a,(k,x) in zip(axs.flat, shots.items()): plot_samples(x, density, max_n=700, title=str(k), ax=a)
     for a in axs.flat[len(shots):]: a.set_visible(False)
     for a in axs.flat: a.label_outer()
