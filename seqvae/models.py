@@ -423,10 +423,11 @@ def _steps_of(s, horizon):
     steps = torch.arange(horizon, device=s['t'].device)
     return s['f'][torch.arange(len(s['t']), device=s['t'].device)[:,None],s['t'][:,None]+steps]
 
-# %% ../nbs/02_models.ipynb #53fa23a7
+# %% ../nbs/02_models.ipynb #15a7b81a
 @patch
 def rollout(self:VAEConv1d, s, horizon, u=None, feedback='mean', z=None):
-    "Read on in what was decoded: given z nothing that happens changes the rest, so `feedback` has no effect"
+    "Read on in what was decoded: given z nothing that happens changes the rest, so `feedback` has no effect. Raises ValueError for a path of latents"
+    if z is not None: raise ValueError("one latent belongs to the whole sequence: pass it to `sample` or `decode`")
     t = s['t'][:,None]+torch.arange(horizon+1, device=s['t'].device)
     out = SeqOutput(self.emission(_steps_of(s, horizon)), state=dict(f=s['f'][:,None].expand(-1, horizon+1, -1, -1), t=t))
     out.x = out.px.sample().to(self.x_loc.dtype)
@@ -450,6 +451,7 @@ def sample(self:VAEConv1d,
           )->Tensor:   # (n, T, C), the user's units
     "Generate from the prior, or from given latents. Raises ValueError for counts and shapes that do not fit"
     if check_count(length, 'length')>self.o_dim: raise ValueError(f"the model describes {self.o_dim} steps (o_dim), {length} were asked for")
+    if u is not None or state is not None or warmup is not None: raise ValueError("one latent makes the whole sequence: u, state and warmup have no meaning here")
     with fork_seed(seed):
         z = self.draw(self.prior_z(check_count(n, 'n'))) if z is None else torch.as_tensor(z)
         if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")
