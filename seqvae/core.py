@@ -6,9 +6,10 @@
 __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat', 'reparameterize_full', 'kl_full',
            'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal', 'kl_latents', 'Emission', 'NormalEmission',
            'MSEEmission', 'StudentTEmission', 'MixtureEmission', 'BernoulliEmission', 'CategoricalEmission',
-           'make_emission', 'log_prob', 'SeqOutput', 'observed_span', 'expand_mask', 'Forecast', 'as_series', 'as_mask',
-           'check_count', 'SequenceModel', 'where_normal', 'state_at', 'repeat_state', 'fork_seed', 'sample_missing',
-           'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
+           'LevelDistribution', 'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission', 'make_emission',
+           'log_prob', 'SeqOutput', 'observed_span', 'expand_mask', 'Forecast', 'as_series', 'as_mask', 'check_count',
+           'SequenceModel', 'where_normal', 'state_at', 'repeat_state', 'fork_seed', 'sample_missing', 'write_whole',
+           'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
 
 # %% ../nbs/00_core.ipynb #527fce5e
 import functools, inspect, json, math, os, tempfile, warnings
@@ -159,13 +160,16 @@ class Emission(nn.Module):
     def check(self, x): "Raise ValueError if the values `x` cannot come from this distribution"
     def to_units(self, px, loc, scale): return px
 
-# %% ../nbs/00_core.ipynb #25af0fdc
+# %% ../nbs/00_core.ipynb #23b5dede
 class NormalEmission(Emission):
     "Gaussian with a learned, bounded variance per channel"
-    def __init__(self, n_in, x_dim, residual=True): super().__init__(n_in, x_dim, 2*x_dim, residual)
+    def __init__(self, n_in, x_dim, residual=True,
+                 relative=False, # The network gives the mean in units of the standard deviation it predicts: for series of very different scales
+                ):
+        super().__init__(n_in, x_dim, 2*x_dim, residual); self.relative = relative
     def forward(self, features, prev=None):
-        mu,logvar,last = self.split(features, prev, [self.x_dim]*2)
-        return diag_normal(mu+last, bound_logvar(logvar))
+        mu,logvar,last = self.split(features, prev, [self.x_dim]*2); logvar = bound_logvar(logvar)
+        return diag_normal((mu*(.5*logvar).exp() if self.relative else mu)+last, logvar)
     def to_units(self, px, loc, scale):
         d = px.base_dist
         return Independent(Normal(d.loc*scale+loc, d.scale*scale, validate_args=False), 1, validate_args=False)
@@ -193,19 +197,21 @@ class StudentTEmission(Emission):
         d = px.base_dist
         return self.make(d.df, d.loc*scale+loc, d.scale*scale)
 
-# %% ../nbs/00_core.ipynb #9695a12b
+# %% ../nbs/00_core.ipynb #16a52943
 class MixtureEmission(Emission):
     "Mixture of K diagonal Gaussians over the C channels together: several possible futures"
     def __init__(self, n_in, x_dim, residual=True,
                  n_components=5, # Number of Gaussians K
+                 relative=False, # Means in units of each Gaussian's standard deviation, as in `NormalEmission`
                 ):
         super().__init__(n_in, x_dim, n_components*(1+2*x_dim), residual)
-        self.n_components = n_components
+        self.n_components,self.relative = n_components,relative
     def forward(self, features, prev=None):
         K,C = self.n_components,self.x_dim
         logits,mu,logvar,last = self.split(features, prev, [K, K*C, K*C])
         if torch.is_tensor(last): last = last[...,None,:]
-        return self.make(logits, mu.unflatten(-1,(K,C))+last, (0.5*bound_logvar(logvar.unflatten(-1,(K,C)))).exp())
+        mu,scale = mu.unflatten(-1,(K,C)),(0.5*bound_logvar(logvar.unflatten(-1,(K,C)))).exp()
+        return self.make(logits, (mu*scale if self.relative else mu)+last, scale)
     def make(self, logits, loc, scale):
         comps = Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
         return MixtureSameFamily(Categorical(logits=logits, validate_args=False), comps, validate_args=False)
@@ -242,11 +248,86 @@ class CategoricalEmission(Emission):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
             raise ValueError(f"a categorical emission with {self.n_levels} levels needs whole numbers from 0 to {self.n_levels-1}, got values from {x.min():g} to {x.max():g}")
 
-# %% ../nbs/00_core.ipynb #69892c1d
-EMISSIONS = dict(normal=NormalEmission, mse=MSEEmission, student_t=StudentTEmission, mixture=MixtureEmission,
-                 bernoulli=BernoulliEmission, categorical=CategoricalEmission)
+# %% ../nbs/00_core.ipynb #c6c41163
+class LevelDistribution(Distribution):
+    "Levels of width `widths()` in standard units, placed by loc and scale: what the logistic mixture and the mu-law share. `params` are tensors with batch shape first"
+    arg_constraints,has_rsample = {},False
+    def __init__(self, params, n_levels, limit, loc=0., scale=1.):
+        store_attr('params,n_levels,limit,loc,scale'); self.logits = params[0]
+        super().__init__(self.logits.shape[:-1], validate_args=False)
+    def like(self, params=None, loc=None, scale=None): "The same kind with other parameters or units"; return type(self)(params or self.params, self.n_levels, self.limit, self.loc if loc is None else loc, self.scale if scale is None else scale)
+    def standard(self, x): return ((x-self.loc)/self.scale).clamp(-self.limit, self.limit)
+    def log_prob(self, x):
+        mass,width = self.log_mass(self.standard(x))
+        return mass - (width*self.scale).log()
+    def sample(self, sample_shape=torch.Size()): return self.loc+self.scale*self.draw_levels(sample_shape)
 
-def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli, categorical (in any case)
+class LogisticMixture(LevelDistribution):
+    "Logistics with `params` = logits, means, log-scales, (..., K) each, integrated over equal levels (Salimans et al. 2017, PixelCNN++, eq. 2)"
+    @property
+    def width(self): return 2*self.limit/(self.n_levels-1)
+    @property
+    def mean(self): logits,mu,_ = self.params; return self.loc+self.scale*(logits.softmax(-1)*mu).sum(-1)
+    def log_mass(self, v):
+        logits,mu,log_s = self.params; w = self.width; c = ((v+self.limit)/w).round()*w-self.limit; d = w/log_s.exp()
+        hi,lo = ((c[...,None]+o*w/2-mu)/log_s.exp() for o in (1,-1))
+        inner = F.logsigmoid(hi)+F.logsigmoid(-lo)+(-torch.expm1(-d)).clamp(min=1e-30).log()       # log(sigmoid(hi)-sigmoid(lo)), stable
+        mass = torch.where((c<=-self.limit+w/2)[...,None], F.logsigmoid(hi), torch.where((c>=self.limit-w/2)[...,None], F.logsigmoid(-lo), inner))
+        return torch.logsumexp(mass+logits.log_softmax(-1), -1),torch.full_like(c, w)
+    def draw_levels(self, shape):
+        logits,mu,log_s = self.params; k = Categorical(logits=logits, validate_args=False).sample(shape)[...,None]
+        m,s = (o.expand(*shape, *o.shape).gather(-1, k)[...,0] for o in (mu,log_s.exp())); r = torch.rand_like(m).clamp(1e-6, 1-1e-6)
+        return (((m+s*r.logit()).clamp(-self.limit, self.limit)+self.limit)/self.width).round()*self.width-self.limit
+
+class MuLaw(LevelDistribution):
+    "A probability for each of L levels, `params` = logits (..., L), equal in width on the mu-law scale sign(v) log(1+mu|v|/limit)/log(1+mu), mu = L-1 (ITU-T G.711)"
+    def value(self, e): "From the mu-law scale, -1 to 1, to standard units"; mu = self.n_levels-1.; return e.sign()*self.limit/mu*torch.expm1(e.abs()*math.log1p(mu))
+    def level(self, v): mu = self.n_levels-1.; e = v.sign()*torch.log1p(mu*v.abs()/self.limit)/math.log1p(mu); return ((e+1)/2*self.n_levels).floor().long().clamp(0, self.n_levels-1)
+    @property
+    def edges(self): return self.value(torch.linspace(-1, 1, self.n_levels+1, device=self.logits.device))
+    @property
+    def centres(self): return self.value((2*torch.arange(self.n_levels, device=self.logits.device)+1.)/self.n_levels-1)
+    @property
+    def mean(self): return self.loc+self.scale*(self.logits.softmax(-1)*self.centres).sum(-1)
+    def log_mass(self, v): k = self.level(v); return self.logits.log_softmax(-1).gather(-1, k[...,None])[...,0],self.edges.diff()[k]
+    def draw_levels(self, shape): return self.centres[Categorical(logits=self.logits, validate_args=False).sample(shape)]
+
+# %% ../nbs/00_core.ipynb #066bbc31
+class LogisticEmission(Emission):
+    "Mixture of K discretised logistics per channel (`LogisticMixture`)"
+    def __init__(self, n_in, x_dim, residual=True,
+                 n_components=5, # Logistics K
+                 n_levels=256,   # Levels
+                 limit=6.,       # Where they end, in standard units
+                ):
+        super().__init__(n_in, x_dim, 3*n_components*x_dim, residual)
+        if not limit>0: raise ValueError(f"limit must be positive, got {limit}")
+        self.n_components,self.n_levels,self.limit = n_components,n_levels,limit
+    def forward(self, features, prev=None):
+        K,C = self.n_components,self.x_dim
+        logits,mu,log_s,last = self.split(features, prev, [K*C]*3)
+        if torch.is_tensor(last): last = last[...,None]
+        logits,mu,log_s = (v.unflatten(-1, (C,K)) for v in (logits,mu,log_s))
+        return Independent(LogisticMixture((logits, mu+last, .5*bound_logvar(2*log_s)), self.n_levels, self.limit), 1, validate_args=False)
+    def to_units(self, px, loc, scale): return Independent(px.base_dist.like(loc=loc, scale=scale), 1, validate_args=False)
+
+class MuLawEmission(Emission):
+    "One of L mu-law levels per channel (`MuLaw`): any shape of distribution, no order of levels assumed"
+    def __init__(self, n_in, x_dim,
+                 n_levels=256, # Levels L
+                 limit=6.,     # Where they end, in standard units
+                ):
+        super().__init__(n_in, x_dim, x_dim*n_levels)
+        if not limit>0: raise ValueError(f"limit must be positive, got {limit}")
+        self.n_levels,self.limit = n_levels,limit
+    def forward(self, features, prev=None): return Independent(MuLaw((self.linear(features).unflatten(-1, (self.x_dim,self.n_levels)),), self.n_levels, self.limit), 1, validate_args=False)
+    def to_units(self, px, loc, scale): return Independent(px.base_dist.like(loc=loc, scale=scale), 1, validate_args=False)
+
+# %% ../nbs/00_core.ipynb #6678a296
+EMISSIONS = dict(normal=NormalEmission, mse=MSEEmission, student_t=StudentTEmission, mixture=MixtureEmission,
+                 bernoulli=BernoulliEmission, categorical=CategoricalEmission, logistic=LogisticEmission, mulaw=MuLawEmission)
+
+def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli, categorical, logistic, mulaw (in any case)
                   n_in:int, # Number of features
                   x_dim:int, # Number of channels
                   **kwargs, # Passed to the head: `residual`, `n_components`, `n_levels`
@@ -569,7 +650,7 @@ def infer(self:SequenceModel, s, x, m, u, ahead, live=False):
         qz,z = where_normal(seen, qz, pz),torch.where(seen[:,None], z, z0)
     return qz,pz,z,feed,m
 
-# %% ../nbs/00_core.ipynb #5306ca6a
+# %% ../nbs/00_core.ipynb #1206ce31
 def _stack(ds):
     "Distributions of single steps, batch shape (B,), stacked to (B, T)"
     d = ds[0]
@@ -579,6 +660,7 @@ def _stack(ds):
     if isinstance(d, Independent): return Independent(_stack([o.base_dist for o in ds]), d.reinterpreted_batch_ndims, validate_args=False)
     if isinstance(d, FullNormal): return FullNormal(torch.stack([o.loc for o in ds],1), torch.stack([o.scale_tril for o in ds],1), d.root)
     if isinstance(d, MultivariateNormal): return MultivariateNormal(torch.stack([o.loc for o in ds],1), scale_tril=torch.stack([o.scale_tril for o in ds],1), validate_args=False)
+    if isinstance(d, LevelDistribution): return d.like(tuple(torch.stack(p, 1) for p in zip(*[o.params for o in ds])))
     names = ['logits'] if isinstance(d, (Bernoulli,Categorical)) else [n for n in ('df','loc','scale') if n in d.arg_constraints]
     return type(d)(**{n:torch.stack([getattr(o,n) for o in ds], 1) for n in names}, validate_args=False)
 
@@ -788,7 +870,7 @@ def filter_next(self:SequenceModel, x, u=None, mask=None):
         s = self.advance(s, feed, m, z, ut)
     return _stack(out)
 
-# %% ../nbs/00_core.ipynb #515f380a
+# %% ../nbs/00_core.ipynb #8d125c50
 @patch
 def encode(self:SequenceModel,
            x,         # Observations, (B, T, C)
@@ -808,12 +890,13 @@ def reconstruct(self:SequenceModel,
                 mask=None,     # True = observed
                 seed=None,     # Makes it repeatable
                )->Forecast:    # (S, B, T, C), the user's units
-    "Emission means from posterior draws of z, as a `Forecast` (S, B, T, C): what the latents remember of x"
+    "Emission means from posterior draws of z, as a `Forecast` (S, B, T, C): what the latents remember of x; NaN for steps that the model takes as given"
     n,known = check_count(n_samples, 'n_samples'),self.as_batch(x)
     x,u,mask = self.prepare(x, u, mask); known = known if mask is None else torch.where(mask, known, float('nan')); rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
     few = max(1, 65536//(n*x.shape[1])); cut = lambda v,i: None if v is None else rep(v[i:i+few])                # rows at a time: memory stays bounded
     with fork_seed(seed): means = [self.emission.mean(self.to_units(self.unroll(cut(x,i), cut(u,i), cut(mask,i)).px)).unflatten(0, (-1,n)).cpu() for i in range(0, len(x), few)]
-    return Forecast(torch.cat(means).transpose(0,1), known=known)
+    means = torch.cat(means).transpose(0,1)
+    return Forecast(F.pad(means, (0,0,x.shape[1]-means.shape[2],0), value=float('nan')), known=known)
 
 # %% ../nbs/00_core.ipynb #6366e9c3
 def sample_missing(px, x, mask):

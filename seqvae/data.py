@@ -5,22 +5,24 @@
 # %% auto #0
 __all__ = ['G_NEWTON', 'CMAPSS_COLUMNS', 'SeriesSet', 'known_set', 'as_set', 'MassSpring', 'mass_spring', 'gaussian_2d',
            'as_vectors', 'disc_velocity', 'halo_velocity', 'galaxy_parameters', 'RotationCurves', 'rotation_curves',
-           'read_table', 'frame_to_series', 'read_series', 'CMAPSS', 'cmapss', 'SPARC', 'sparc', 'split_units',
-           'prefixes', 'Normalizer', 'windows', 'WindowDataset', 'SeqDL', 'SeqDataLoaders']
+           'fgn_autocovariance', 'fbm', 'sbm', 'Diffusion', 'diffusion', 'read_table', 'frame_to_series', 'read_series',
+           'CMAPSS', 'cmapss', 'SPARC', 'sparc', 'Tracks', 'dicty_beads', 'spt_halotag', 'split_units', 'prefixes',
+           'Normalizer', 'windows', 'WindowDataset', 'SeqDL', 'SeqDataLoaders', 'diffusion_dls', 'load_data']
 
-# %% ../nbs/01_data.ipynb #7834dc03
-import io, zipfile
+# %% ../nbs/01_data.ipynb #bcb7afed
+import inspect, io, json, zipfile
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy.fft import next_fast_len
 from scipy.special import i0e, i1e, k0e, k1e
 from torch import Tensor
 from fastai.data.core import DataLoaders, TfmdDL
 from fastcore.basics import patch, first
 from fastcore.meta import delegates
-from .core import check_count
+from .core import check_count, write_whole
 
 # %% ../nbs/01_data.ipynb #3ff5b252
 def _check_units(data, name):
@@ -231,6 +233,81 @@ def rotation_curves(n:int=None, # Number of galaxies; not needed with `params`
     v2 = disc_velocity(radii, 10**col('log_md'), 10**col('log_rd'))**2 + halo_velocity(radii, 10**col('log_mh'), col('c'))**2
     return RotationCurves(np.sqrt(v2).astype(np.float32), radii, p)
 
+# %% ../nbs/01_data.ipynb #4175ebc5
+def _paths(alpha, D, T):
+    "One alpha and one D a path, as float64 tensors (N,). Raises ValueError, or TypeError for what is no number"
+    check_count(T, 'T'); alpha,D = (torch.as_tensor(v, dtype=torch.float64).cpu() for v in (alpha,D))
+    try: alpha,D = torch.broadcast_tensors(alpha, D)
+    except RuntimeError: raise ValueError(f"alpha and D differ in length: {tuple(alpha.shape)} and {tuple(D.shape)}") from None
+    if alpha.ndim>1: raise ValueError(f"alpha and D are numbers, or one for each path, got shape {tuple(alpha.shape)}")
+    bad = ~((alpha>0)&(alpha<2))
+    if bad.any(): raise ValueError(f"the anomalous exponent alpha lies between 0 and 2, got {alpha[bad].flatten()[0]:g}")
+    bad = ~((D>0)&D.isfinite())
+    if bad.any(): raise ValueError(f"the diffusion coefficient D must be finite and positive, got {D[bad].flatten()[0]:g}")
+    return alpha.reshape(-1),D.reshape(-1)
+
+def _generator(seed): g = torch.Generator(); g.seed() if seed is None else g.manual_seed(check_count(seed, 'seed', 0)); return g
+
+# %% ../nbs/01_data.ipynb #125c30c3
+def fgn_autocovariance(alpha, # Anomalous exponents in (0, 2), (N,) or a number
+                       lags:int, # Number of lags, the first is 0
+                      )->Tensor: # (N, lags), float64
+    "Autocovariance of fractional Gaussian noise of variance 1 (Mandelbrot & Van Ness 1968). Raises ValueError outside (0, 2)"
+    alpha,_ = _paths(alpha, 1., check_count(lags, 'lags'))
+    p = torch.arange(lags+1, dtype=torch.float64).clamp(min=1e-300).log()[None].mul(alpha[:,None]).exp_()    # k^alpha, and 0^alpha = 0
+    return torch.cat([torch.ones_like(p[:,:1]), .5*(p[:,2:]+p[:,:-2])-p[:,1:-1]], 1)
+
+def fbm(alpha,          # Anomalous exponent in (0, 2): a number, or one for each path, (N,)
+        D=1.,           # Generalised diffusion coefficient: variance of a displacement / 2; a number, or (N,)
+        T:int=400,      # Displacements in a path
+        seed=None,      # Makes it repeatable
+        dtype=torch.float32, # Of the paths; the spectrum is always computed in float64
+       ):               # Displacements, (N, T): a numpy array, or a tensor if alpha or D is one
+    "Displacements of fractional Brownian motion, exact, by circulant embedding (Davies & Harte 1987). Raises ValueError for alpha outside (0, 2) or D <= 0"
+    as_tensor = isinstance(alpha, Tensor) or isinstance(D, Tensor); alpha,D = _paths(alpha, D, T)
+    g,half,out = _generator(seed),next_fast_len(max(T, 2)),torch.empty(len(alpha), T, dtype=dtype)
+    for i in range(0, len(alpha), 256):                                               # fits the cache
+        a,kinds = alpha[i:i+256].unique(return_inverse=True)
+        cov = fgn_autocovariance(a, half+1)
+        power = torch.fft.hfft(cov, 2*half)[:,:half+1].clamp(min=0)*half              # of the circle, real
+        power[:,[0,half]] *= 2                                                        # these two frequencies have no imaginary part
+        amp = (power[kinds]*(2*D[i:i+256,None])).sqrt().to(dtype)
+        noise = torch.view_as_complex(torch.randn(len(amp), half+1, 2, generator=g, dtype=dtype))
+        out[i:i+256] = torch.fft.irfft(noise*amp, 2*half)[:,:T]
+    return out if as_tensor else out.numpy()
+
+def sbm(alpha, D=1., T:int=400, seed=None, dtype=torch.float32):
+    "Displacements of scaled Brownian motion, (N, T): independent, of variance 2D((t+1)^alpha - t^alpha) (Lim & Muniandy 2002). Arguments and errors as for `fbm`"
+    as_tensor = isinstance(alpha, Tensor) or isinstance(D, Tensor); alpha,D = _paths(alpha, D, T)
+    msd = 2*D[:,None]*torch.arange(T+1, dtype=torch.float64)**alpha[:,None]
+    out = torch.randn(len(alpha), T, generator=_generator(seed), dtype=dtype)*msd.diff(dim=1).sqrt().to(dtype)
+    return out if as_tensor else out.numpy()
+
+# %% ../nbs/01_data.ipynb #b4738cb6
+@dataclass
+class Diffusion:
+    "What `diffusion` returns"
+    x: np.ndarray         # Displacements, (paths, T-1, dim)
+    params: pd.DataFrame  # alpha and D of each path
+    @property
+    def positions(self): "From the origin, (paths, T, dim)"; return np.pad(self.x, ((0,0),(1,0),(0,0))).cumsum(1)
+
+def diffusion(model:str='fbm', # 'fbm' or 'sbm'
+              N:int=100,  # Paths for each combination of alpha and D
+              T:int=400,  # Positions in a path; there is one displacement less
+              D=(1e-3,),  # Generalised diffusion coefficients
+              alpha=(.5,1.,1.5), # Anomalous exponents
+              seed=None,  # Makes it repeatable
+              dim:int=1,  # Independent axes
+             )->Diffusion:
+    "Paths on a grid of alpha and D. Raises ValueError for an unknown model, too few positions, or as `fbm` does"
+    makers = dict(fbm=fbm, sbm=sbm)
+    if str(model).lower() not in makers: raise ValueError(f"model is 'fbm' or 'sbm', got {model!r}")
+    check_count(N, 'N'); check_count(T, 'T', 2); check_count(dim, 'dim')
+    grid = np.array([(a,d) for a in np.atleast_1d(alpha) for d in np.atleast_1d(D)], float).repeat(N, 0)
+    x = makers[model.lower()](*grid.repeat(dim, 0).T, T=T-1, seed=seed)
+    return Diffusion(np.ascontiguousarray(x.reshape(len(grid), dim, T-1).swapaxes(1,2)), pd.DataFrame(grid, columns=['alpha','D']))
+
 # %% ../nbs/01_data.ipynb #e7bf9cf3
 def read_table(path):
     "A CSV or Parquet file as a DataFrame. Raises FileNotFoundError, or ValueError for what cannot be read"
@@ -407,6 +484,56 @@ def _grid(radii):
     radii = np.asarray(radii, float); _positive(radii=radii)
     if radii.ndim!=1 or (np.diff(radii)<=0).any(): raise ValueError("radii must be increasing, shape (D,)")
     return radii
+
+# %% ../nbs/01_data.ipynb #39ee21e9
+@dataclass
+class Tracks:
+    "What `dicty_beads` and `spt_halotag` return"
+    positions: list      # One (T, 2) array a track, micrometres; NaN = not measured
+    dt: float            # Seconds between positions
+    params: pd.DataFrame # What is known of each track
+    def __len__(self): return len(self.positions)
+    def __repr__(self): n = [len(o) for o in self.positions]; return f"{len(self)} tracks of {min(n)} to {max(n)} positions, every {self.dt:g} s"
+
+@patch
+def displacements(self:Tracks,
+                  least=1,   # Leave out tracks with fewer displacements
+                  length=None, # Cut tracks into pieces of this many displacements, leaving out the rest; None: whole tracks
+                 )->SeriesSet: # Micrometres, (T-1, 2) each; units are (track, first step)
+    "Steps of the tracks. Raises ValueError if none is long enough"
+    check_count(least, 'least'); length = length if length is None else check_count(length, 'length')
+    steps = [(i,np.diff(p, axis=0).astype(np.float32)) for i,p in enumerate(self.positions)]
+    pieces = [((i,k),s[k:k+(length or len(s))]) for i,s in steps if len(s)>=max(least, length or 1) for k in (range(0, len(s)-length+1, length) if length else [0])]
+    if not pieces: raise ValueError(f"no track has {max(least, length or 1)} displacements, the longest has {max(len(s) for _,s in steps)}")
+    return SeriesSet([s for _,s in pieces], [u for u,_ in pieces], ['dx','dy'])
+
+@patch
+def __getitem__(self:Tracks, i): "Some of the tracks: a slice, list or boolean array"; idx = np.arange(len(self))[i]; return Tracks([self.positions[j] for j in np.atleast_1d(idx)], self.dt, self.params.iloc[np.atleast_1d(idx)].reset_index(drop=True))
+
+# %% ../nbs/01_data.ipynb #3b927af5
+def dicty_beads(path, # `dicty_bead_tracks.csv.gz`, or the folder it lies in
+               )->Tracks: # `params` has bead_um, the bead's diameter in micrometres, and track
+    "Beads carried by amoebae: a table with bead_um, track, frame, x_px, y_px (1.56 pixels a micrometre, 15 s a frame). Raises FileNotFoundError, or ValueError for another table"
+    path = Path(path); path = path/'dicty_bead_tracks.csv.gz' if path.is_dir() else path
+    df = read_table(path); _need(df, ['bead_um','track','frame','x_px','y_px'], path)
+    groups = list(df.sort_values(['bead_um','track','frame']).groupby(['bead_um','track']))
+    if any((g.frame.diff().iloc[1:]!=1).any() for _,g in groups): raise ValueError(f"{path}: a track has gaps between its frames")
+    return Tracks([g[['x_px','y_px']].to_numpy(float)/1.56 for _,g in groups], 15., pd.DataFrame([k for k,_ in groups], columns=['bead_um','track']))
+
+def spt_halotag(path, # `u2os_ht_nls_7.48ms_tracks.csv.gz`, or the folder it lies in
+                least=5,   # Leave out shorter tracks, positions
+                skip=2000, # Leave out these first frames, when molecules still overlap
+               )->Tracks:  # `params` has region, trajectory and error_um, the localisation error
+    "Single molecules: a table with region, trajectory, frame, y, x, y_err, x_err (0.16 micrometres a pixel, 7.48 ms a frame); tracks are cut where frames are missing. Raises FileNotFoundError, or ValueError for another table"
+    path = Path(path); path = path/'u2os_ht_nls_7.48ms_tracks.csv.gz' if path.is_dir() else path
+    df = read_table(path); _need(df, ['region','trajectory','frame','y','x','y_err','x_err'], path)
+    df = df[df.frame>=skip].sort_values(['region','trajectory','frame'])
+    new = (df[['region','trajectory']].diff()!=0).any(axis=1)|(df.frame.diff()!=1)
+    df = df.assign(piece=new.cumsum()); df = df[df.groupby('piece').frame.transform('size')>=check_count(least, 'least', 2)]
+    if not len(df): raise ValueError(f"{path} holds no track of {least} positions from frame {skip} on")
+    groups = [g for _,g in df.groupby('piece')]
+    params = pd.DataFrame([(g.region.iloc[0], g.trajectory.iloc[0], .16*float(g[['x_err','y_err']].to_numpy().mean())) for g in groups], columns=['region','trajectory','error_um'])
+    return Tracks([.16*g[['x','y']].to_numpy(float) for g in groups], .00748, params)
 
 # %% ../nbs/01_data.ipynb #c5a3f88b
 def split_units(series,        # SeriesSet, list or array
@@ -589,3 +716,50 @@ def show_batch(self:SeqDL, b=None, max_n=4, channels=5, figsize=None):
     axs[0,0].set_ylabel('value'); axs[0,-1].legend(names, fontsize=7, loc='center left', bbox_to_anchor=(1,.5))
     fig.suptitle(f'{n} of {len(x)} windows in a batch, {len(names)} of {x.shape[-1]} channels')
     return axs[0]
+
+# %% ../nbs/01_data.ipynb #94e199ec
+def _path_dls(train, valid, bs, seed, **kwargs):
+    dls = SeqDataLoaders.from_series(train.x, valid=as_set(valid.x), bs=bs, seed=seed, **kwargs)
+    dls.train_params,dls.valid_params = train.params,valid.params
+    return dls
+
+def _n_valid(N, valid_pct):
+    if not 0<valid_pct<1: raise ValueError(f"valid_pct is a share between 0 and 1, got {valid_pct}")
+    return min(max(1, round(valid_pct*check_count(N, 'N', 2))), N-1)
+
+def diffusion_dls(model='fbm', N=100, T=400, D=(1e-3,), alpha=(.5,1.,1.5), seed=0, # As for `diffusion`
+                  valid_pct=0.2, # Share of the paths of each combination held out
+                  bs=64,         # Batch size
+                  dim=1, **kwargs # Passed to `SeqDataLoaders.from_series`
+                 ):              # SeqDataLoaders with `train_params` and `valid_params`
+    "Batches of simulated displacements: N paths for each combination of alpha and D, validation paths from a seed of their own. Raises ValueError as `diffusion` does"
+    n = _n_valid(N, valid_pct)
+    return _path_dls(diffusion(model, N-n, T, D, alpha, 2*seed, dim), diffusion(model, n, T, D, alpha, 2*seed+1, dim), bs, seed, **kwargs)
+
+# %% ../nbs/01_data.ipynb #a91544fb
+def load_data(ds_args:dict, # model, N, T, D, alpha, seed, valid_pct, bs as for `diffusion_dls`; optionally path, N_save, T_save
+             ):             # SeqDataLoaders
+    "Batches as in the published example. With a `path`, N_save paths of T_save positions for each combination are kept there. Raises ValueError for unknown arguments and for a file of other paths"
+    a = dict(ds_args); path,n,t = (a.pop(k, None) for k in ('path','N_save','T_save'))
+    known = inspect.signature(diffusion_dls).parameters
+    if (bad := [k for k in a if k not in known]): raise ValueError(f"unknown argument {bad[0]!r}: choose from {', '.join(known)}, path, N_save, T_save")
+    if path is None: return diffusion_dls(**a)
+    full = {**{k:p.default for k,p in known.items() if k!='kwargs'}, **a}; valid_pct,bs = full.pop('valid_pct'),full.pop('bs')
+    kept = _kept(Path(path)/f"{full['model'].lower()}.npz", {**full, 'N':max(n or 0, full['N']), 'T':max(t or 0, full['T'])})
+    which = np.arange(len(kept.x)) % (len(kept.x)//len(kept.params.drop_duplicates())); cut = full['N']-_n_valid(full['N'], valid_pct)
+    train,valid = (Diffusion(kept.x[rows,:full['T']-1], kept.params[rows].reset_index(drop=True)) for rows in (which<cut, (which>=cut)&(which<full['N'])))
+    return _path_dls(train, valid, bs, full['seed'])
+
+def _kept(file, args):
+    "The paths in `file`, which is written if it is not there"
+    about = json.dumps({k:np.atleast_1d(v).tolist() for k,v in args.items()})
+    if not file.exists():
+        d = diffusion(**args)
+        def write(tmp):
+            with open(tmp, 'wb') as f: np.savez(f, x=d.x, params=d.params, about=about)
+        write_whole(file, write)
+    try:
+        with np.load(file) as f: x,params,have = f['x'],f['params'],str(f['about'])
+    except Exception as e: raise ValueError(f"{file} is not a readable file of paths: {e}") from None
+    if have!=about: raise ValueError(f"{file} holds paths made with {have}, not {about}: delete it, or name another folder")
+    return Diffusion(x, pd.DataFrame(params, columns=['alpha','D']))

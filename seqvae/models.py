@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MLP', 'GaussianMLP', 'FullGaussianMLP', 'VAE', 'aggregate_posterior', 'laplace_posterior', 'output_size_conv',
            'output_size_convt', 'output_size_after_n_conv', 'output_size_after_n_convt', 'init_cnn',
-           'AdaptiveConcatPool1d', 'View', 'conv_encoder', 'conv_decoder', 'VAEConv1d']
+           'AdaptiveConcatPool1d', 'View', 'ConvTranspose1d', 'conv_encoder', 'conv_decoder', 'VAEConv1d']
 
 # %% ../nbs/02_models.ipynb #9c3c1ab1
 import warnings, numpy as np, torch, torch.nn.functional as F
@@ -291,7 +291,11 @@ class View(nn.Module):
     def forward(self, x): return x.reshape(len(x), *self.shape)
     def extra_repr(self): return ', '.join(map(str, self.shape))
 
-# %% ../nbs/02_models.ipynb #b2b3f1e8
+# %% ../nbs/02_models.ipynb #c2b5311a
+class ConvTranspose1d(nn.ConvTranspose1d):
+    "`nn.ConvTranspose1d` of stride 1 without padding, computed as the plain convolution it is: up to four times faster where no gradient is asked for"
+    def forward(self, x): return super().forward(x) if torch.is_grad_enabled() else F.conv1d(x, self.weight.flip(-1).transpose(0,1), self.bias, padding=self.kernel_size[0]-1)
+
 def conv_encoder(nf:list, encoder:list, nc_in:int, z_dim:int, avg_size:int, kernel_size=3):
     "(B, nc_in, T) -> (B, 2 z_dim): convolutions, concat pooling, dense layers; ReLU between them"
     widths = [2*nf[-1]*avg_size, *encoder]
@@ -303,7 +307,7 @@ def conv_decoder(nf:list, decoder:list, o_dim:int, nc_out:int, z_dim:int, avg_si
     "(B, z_dim) -> (B, nc_out, o_dim): dense layers, interpolation, transposed convolutions; ReLU between them"
     widths,rev = [z_dim, *decoder, 2*nf[-1]*avg_size],nf[::-1]
     dense = [o for a,b in zip(widths[:-1], widths[1:]) for o in (nn.Linear(a, b), nn.ReLU())]
-    convts = [o for a,b in zip(rev, [*rev[1:], nc_out]) for o in (nn.ConvTranspose1d(a, b, kernel_size), nn.ReLU())][:-1]
+    convts = [o for a,b in zip(rev, [*rev[1:], nc_out]) for o in (ConvTranspose1d(a, b, kernel_size), nn.ReLU())][:-1]
     inner = output_size_after_n_conv(o_dim, len(nf), kernel_size)
     return init_cnn(nn.Sequential(*dense, View(rev[0], 2*avg_size), nn.Upsample(inner, mode='linear'), *convts))
 
@@ -379,17 +383,23 @@ def unroll_steps(self:VAEConv1d, x, u=None, mask=None): "There are no steps: the
 @patch
 def emit_with(self:VAEConv1d, out, z, u=None): return self.emission(self.features(z, out.px.batch_shape[-1]).flatten(0,1))
 
-# %% ../nbs/02_models.ipynb #e4e26386
+# %% ../nbs/02_models.ipynb #744ca7b1
+@patch
+def given(self:VAEConv1d, z, x, u=None): "p(x_t | z) at the steps of x, batch shape (B, T); a decoder that reads the past overrides this"; return self.emission(self.features(z, x.shape[1]))
+@patch
+def scored(self:VAEConv1d, x, mask): "What tells about the latents: all that is observed"; return mask
+
 @patch
 @torch.no_grad()
-def draw_z(self:VAEConv1d, x, mask=None, n=1, candidates=None):
+def draw_z(self:VAEConv1d, x, mask=None, n=1, candidates=None, u=None):
     "n draws of z for each row of standardised x, given what `mask` calls observed: (B, n, Z)"
     q,p,K = self.infer_z(x, mask),self.prior_z(len(x)),max(candidates or 2*n, 32)//2
     if self.temperature==0: return q.mean[:,None].expand(-1, n, -1)
     z = torch.cat([q.sample((K,)), p.sample((K,))])                                    # (2K, B, Z)
-    px = self.emission(self.features(z.flatten(0,1), x.shape[1]))
     rep = lambda v: None if v is None else v.repeat(2*K, 1, 1)
-    lw = log_prob(px, rep(x), rep(mask)).sum(1).unflatten(0, (2*K,-1)) + p.log_prob(z) - torch.logaddexp(q.log_prob(z), p.log_prob(z))
+    args = z.flatten(0,1),rep(x),rep(u),rep(self.scored(x, mask)); few = max(1, 2**18//max(1, x.shape[1]))         # rows at a time: memory stays bounded
+    lp = [log_prob(self.given(zi, xi, ui), xi, mi).sum(1) for zi,xi,ui,mi in zip(*([None]*-(-len(args[0])//few) if v is None else v.split(few) for v in args))]
+    lw = torch.cat(lp).unflatten(0, (2*K,-1)) + p.log_prob(z) - torch.logaddexp(q.log_prob(z), p.log_prob(z))
     pick = torch.multinomial(lw.softmax(0).T, n, replacement=True)                     # (B, n)
     return z.transpose(0,1)[torch.arange(len(x), device=x.device)[:,None],pick]
 
