@@ -248,7 +248,7 @@ class CategoricalEmission(Emission):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
             raise ValueError(f"a categorical emission with {self.n_levels} levels needs whole numbers from 0 to {self.n_levels-1}, got values from {x.min():g} to {x.max():g}")
 
-# %% ../nbs/00_core.ipynb #c6c41163
+# %% ../nbs/00_core.ipynb #d8f7fe3b
 class LevelDistribution(Distribution):
     "Levels of width `widths()` in standard units, placed by loc and scale: what the logistic mixture and the mu-law share. `params` are tensors with batch shape first"
     arg_constraints,has_rsample = {},False
@@ -266,6 +266,8 @@ class LogisticMixture(LevelDistribution):
     "Logistics with `params` = logits, means, log-scales, (..., K) each, integrated over equal levels (Salimans et al. 2017, PixelCNN++, eq. 2)"
     @property
     def width(self): return 2*self.limit/(self.n_levels-1)
+    @property
+    def centres(self): return torch.linspace(-self.limit, self.limit, self.n_levels, device=self.logits.device)
     @property
     def mean(self): logits,mu,_ = self.params; return self.loc+self.scale*(logits.softmax(-1)*mu).sum(-1)
     def log_mass(self, v):
@@ -289,7 +291,7 @@ class MuLaw(LevelDistribution):
     def centres(self): return self.value((2*torch.arange(self.n_levels, device=self.logits.device)+1.)/self.n_levels-1)
     @property
     def mean(self): return self.loc+self.scale*(self.logits.softmax(-1)*self.centres).sum(-1)
-    def log_mass(self, v): k = self.level(v); return self.logits.log_softmax(-1).gather(-1, k[...,None])[...,0],self.edges.diff()[k]
+    def log_mass(self, v): k = self.level(v); return self.logits.log_softmax(-1).expand(*k.shape, -1).gather(-1, k[...,None])[...,0],self.edges.diff()[k]
     def draw_levels(self, shape): return self.centres[Categorical(logits=self.logits, validate_args=False).sample(shape)]
 
 # %% ../nbs/00_core.ipynb #066bbc31

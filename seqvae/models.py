@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MLP', 'GaussianMLP', 'FullGaussianMLP', 'VAE', 'aggregate_posterior', 'laplace_posterior', 'output_size_conv',
            'output_size_convt', 'output_size_after_n_conv', 'output_size_after_n_convt', 'init_cnn',
-           'AdaptiveConcatPool1d', 'View', 'ConvTranspose1d', 'conv_encoder', 'conv_decoder', 'VAEConv1d']
+           'AdaptiveConcatPool1d', 'View', 'Conv1d', 'ConvTranspose1d', 'conv_encoder', 'conv_decoder', 'VAEConv1d']
 
 # %% ../nbs/02_models.ipynb #9c3c1ab1
 import warnings, numpy as np, torch, torch.nn.functional as F
@@ -291,15 +291,26 @@ class View(nn.Module):
     def forward(self, x): return x.reshape(len(x), *self.shape)
     def extra_repr(self): return ', '.join(map(str, self.shape))
 
-# %% ../nbs/02_models.ipynb #c2b5311a
-class ConvTranspose1d(nn.ConvTranspose1d):
-    "`nn.ConvTranspose1d` of stride 1 without padding, computed as the plain convolution it is: up to four times faster where no gradient is asked for"
-    def forward(self, x): return super().forward(x) if torch.is_grad_enabled() else F.conv1d(x, self.weight.flip(-1).transpose(0,1), self.bias, padding=self.kernel_size[0]-1)
+# %% ../nbs/02_models.ipynb #fc184196
+class Conv1d(nn.Conv1d):
+    "`nn.Conv1d`, two to four times faster on a CPU: it wants memory in the order (B, T, C), and keeps it so"
+    def forward(self, x): return _conv(x, self.weight, self.bias, self.dilation[0])
 
+class ConvTranspose1d(nn.ConvTranspose1d):
+    "`nn.ConvTranspose1d` of stride 1, computed as the plain convolution it is"
+    def forward(self, x): return _conv(x, self.weight.flip(-1).transpose(0,1), self.bias, padding=self.kernel_size[0]-1)
+
+def _conv(x, weight, bias=None, dilation=1, padding=0):
+    "F.conv1d, on a CPU as a flat image with the channels last in memory"
+    if x.is_cuda: return F.conv1d(x, weight, bias, dilation=dilation, padding=padding)
+    x = x.transpose(1,2).contiguous().transpose(1,2)             # no copy if it lies so already
+    return F.conv2d(x.unsqueeze(2), weight.unsqueeze(2), bias, dilation=(1,dilation), padding=(0,padding)).squeeze(2)
+
+# %% ../nbs/02_models.ipynb #c6fe9098
 def conv_encoder(nf:list, encoder:list, nc_in:int, z_dim:int, avg_size:int, kernel_size=3):
     "(B, nc_in, T) -> (B, 2 z_dim): convolutions, concat pooling, dense layers; ReLU between them"
     widths = [2*nf[-1]*avg_size, *encoder]
-    convs = [o for a,b in zip([nc_in,*nf[:-1]], nf) for o in (nn.Conv1d(a, b, kernel_size), nn.ReLU())]
+    convs = [o for a,b in zip([nc_in,*nf[:-1]], nf) for o in (Conv1d(a, b, kernel_size), nn.ReLU())]
     dense = [o for a,b in zip(widths[:-1], widths[1:]) for o in (nn.Linear(a, b), nn.ReLU())]
     return init_cnn(nn.Sequential(*convs, AdaptiveConcatPool1d(avg_size), View(widths[0]), *dense, nn.Linear(widths[-1], 2*z_dim)))
 

@@ -7,11 +7,12 @@ __all__ = ['Loss', 'KLAnneal', 'BetaSchedule', 'total_correlation', 'TCLoss', 'O
            'LossPart', 'LossParts', 'KLPerLatent', 'SkipNonFinite', 'FixedNoise', 'Snapshots', 'Checkpoint',
            'seq_learner', 'crps', 'score', 'masked', 'cut_series', 'cut_inputs', 'latent_use', 'evaluate']
 
-# %% ../nbs/05_train.ipynb #44313bfe
+# %% ../nbs/05_train.ipynb #bc008e12
 import math, random, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn, Tensor
+from torch.distributions import Distribution, Independent
 from fastai.basics import Learner, Callback, Metric, Adam, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, Recorder
 from fastai.callback.all import GradientClip
 from fastcore.basics import patch, store_attr
