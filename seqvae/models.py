@@ -351,7 +351,7 @@ class VAEConv1d(SequenceModel):
         self.encoder = conv_encoder(nf, encoder, self.emission.feed_dim, z_dim, avg_size, kernel_size)
         self.decoder = conv_decoder(nf, decoder, o_dim, nc_out, z_dim, avg_size, kernel_size)
 
-# %% ../nbs/02_models.ipynb #aa209c14
+# %% ../nbs/02_models.ipynb #a5f25636
 @patch
 def prior_z(self:VAEConv1d, batch): "N(0, I), batch shape (batch,)"; zero = self.x_loc.new_zeros(batch, self.z_dim); return diag_normal(zero, zero)
 
@@ -365,6 +365,13 @@ def infer_z(self:VAEConv1d, x, mask=None):
     mu,raw = self.encoder(F.pad(x, (0,0,0,self.o_dim-T)).transpose(1,2)).chunk(2, -1)
     q = diag_normal(mu, bound_logvar(raw))
     return q if mask is None else where_normal(mask.flatten(1).any(1), q, self.prior_z(B))
+
+@patch
+def encode(self:VAEConv1d, x, u=None, mask=None):
+    "q(z | x_1:T) of each sequence, batch shape (B,), event shape (Z,), for x (B, T, C); u is not needed. Differentiable; None for a model without latents"
+    x = self.as_batch(x); u = u if u is not None or not self.u_dim else x.new_zeros(*x.shape[:2], self.u_dim)
+    x,_,mask = self.prepare(x, u, mask)
+    return self.infer_z(x, mask)
 
 @patch
 def features(self:VAEConv1d, z, steps=None): "What the decoder says of each step, (B, T, nc_out)"; return self.decoder(z).transpose(1,2)[:,:steps]
