@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np, torch
 from seqvae.analysis import fgn_nll, ideal_observer, latent_relations, msd, msd_slope
 from seqvae.data import fbm, load_data
-from seqvae.train import BetaSchedule, KLPerLatent, Loss, ModelSchedule, seq_learner
+from seqvae.train import BetaSchedule, Loss, ModelSchedule, seq_learner
 from seqvae.wavenet import VAEWaveNet
 
 PUBLISHED = dict(o_dim=400, nc_in=1, nc_out=6, nf=[16]*4, avg_size=16, encoder=[200,100], z_dim=6, decoder=[100,200], beta=0, in_channels=1, res_channels=16, skip_channels=16, c_channels=6, g_channels=0,
@@ -17,13 +17,16 @@ ALPHAS,DS,T = np.linspace(.2,1.8,9),np.linspace(2e-5,2e-2,5),400
 
 def data(seed, bs=16): return load_data(dict(model='fbm', N=133, T=T, D=DS, alpha=ALPHAS, seed=seed, valid_pct=.2, bs=bs))
 
-def fit(dls, seed, epochs, betas, **changes):
-    "Stages: short-sighted and untaxed, untaxed, then beta rises; returns the model, the last row of the table, CPU seconds"
-    torch.manual_seed(seed); model = VAEWaveNet(**{**PUBLISHED, **changes}); short = .5 if epochs<10 else .15
-    learn = seq_learner(dls, model, Loss(beta=0.), clip=1., cbs=[BetaSchedule(betas, [.35,.65][:len(betas)] if len(betas)>1 else None, ramp=.55), ModelSchedule('depth', [1,None], [short,1-short]), KLPerLatent()])
+def fit(dls, seed, epochs, stages, **changes):
+    "`stages`: betas with their shares, depths with theirs; returns the model, the last row of the table, CPU seconds"
+    torch.manual_seed(seed); model = VAEWaveNet(**{**PUBLISHED, **changes}); betas,depths = stages
+    learn = seq_learner(dls, model, Loss(beta=0.), clip=1., cbs=[BetaSchedule(*betas, ramp=.5), ModelSchedule('depth', *depths)])
     start = time.process_time()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 2e-3)
     return model.cpu().eval(),dict(zip(learn.recorder.metric_names[1:], map(float, learn.recorder.values[-1]))),time.process_time()-start
+
+FREE = ([0.],),([1,None],[.5,.5])                                       # no price on the latents, as published
+ELBO = ([1.,.02,1.],[.05,.4,.55]),([0,1,None],[.05,.25,.7])             # the scale alone; short-sighted and nearly untaxed; then all of it, and the full price
 
 @torch.no_grad()
 def generated_slopes(model, x, params, copies, lo, hi, seed=0):
@@ -39,13 +42,13 @@ def quality(seed):
     dls = data(seed); x,P = torch.from_numpy(dls.valid_ds.series.x.reshape(-1,T-1,1)),dls.valid_params; a,d = P.alpha.to_numpy(),P.D.to_numpy()
     post,marginal = ideal_observer(x[...,0], ALPHAS, DS, start=32)
     res = dict(known=float(fgn_nll(x[...,0], a, d)[:,32:].mean()), known_32=float(fgn_nll(x[...,0], a, d, memory=32)[:,32:].mean()), exact=float(marginal.mean()/(T-1-32)), ideal_alpha_rmse=float((((post.sum(2)@torch.from_numpy(ALPHAS)).numpy()-a)**2).mean()**.5))
-    _,row,cpu = fit(dls, seed, 4, [0.]); res['four'] = dict(nll=row['valid_nll'], cpu_s=round(cpu))
-    m,row,cpu = fit(dls, seed, 20, [0.,1.]); rel = latent_relations(m, x, P.assign(log_D=np.log(d))[['alpha','log_D']])
+    _,row,cpu = fit(dls, seed, 4, FREE); res['four'] = dict(nll=row['valid_nll'], cpu_s=round(cpu))
+    m,row,cpu = fit(dls, seed, 16, ELBO); rel = latent_relations(m, x, P.assign(log_D=np.log(d))[['alpha','log_D']])
     with torch.no_grad(): torch.manual_seed(0); minus_elbo = float(np.mean([-m(x).elbo(x).mean()/(T-1-32) for _ in range(8)]))
     slopes = generated_slopes(m, x, P, 4, 1, 32)
     res['long'] = dict(nll=row['valid_nll'], minus_elbo=minus_elbo, gap=minus_elbo-res['exact'], survivors=int(rel.survives.sum()), kl=float(rel.kl.sum()), spearman_alpha=float(rel['spearman alpha'].abs().max()), spearman_log_D=float(rel['spearman log_D'].abs().max()),
                        slope_error=max(abs(v-k) for k,v in slopes.items() if .35<k<1.65), slopes=slopes, cpu_s=round(cpu))
-    m,row,cpu = fit(dls, seed, 20, [0.,1.], layer_size=8, use_pad=True); tail = generated_slopes(m, x, P, 4, 200, T-2)
+    m,row,cpu = fit(dls, seed, 16, ELBO, layer_size=8, use_pad=True); tail = generated_slopes(m, x, P, 4, 200, T-2)
     res['memory'] = dict(receptive_field=m.receptive_field, minus_elbo=row['valid_nll']+row['valid_kl'], slope_02=tail[.2], slope_18=tail[1.8], slopes=tail, slope_error=max(abs(v-k) for k,v in generated_slopes(m, x, P, 4, 1, 32).items() if .35<k<1.65), cpu_s=round(cpu))
     return res
 

@@ -1,6 +1,6 @@
 """All measured claims: speed ratios, then accuracy over three data seeds (about an hour on two cores), summed up as medians with their range.
 
-    python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--results FILE]      # run; JSON lines are added to FILE
+    python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--spivae PYTHON] [--results FILE]      # run; JSON lines are added to FILE
     python benchmarks/run.py --summary FILE                          # sum up what is there
 """
 import argparse, json, os, statistics, subprocess, sys
@@ -32,6 +32,8 @@ def summary(rows):
 
     rs = [r for r in rows if r.get('set')=='static']
     if rs: static_summary(rs)
+    rs = [r for r in rows if r.get('set')=='diffusion' and 'seed' in r]
+    if rs: diffusion_summary(rs)
 
 def static_summary(rs):
     print(f"\nGaussian in two dimensions, {len(rs)} seeds of data and training")
@@ -46,14 +48,23 @@ def static_summary(rs):
     for k in ('tilt','tilt_stretches'): print(f"  {k:34} {spread([r['full'][k] for r in rs])}")
     for k in rs[0]['full'].get('sparc', {}): print(f"  {'SPARC within 2 sigma, '+k:34} {spread([r['full']['sparc'][k] for r in rs])}")
 
+def diffusion_summary(rs):
+    print(f"\ndiffusing particles, {len(rs)} seeds of data and training, nats per displacement")
+    for k in ('known','known_32','exact','ideal_alpha_rmse'): print(f"  {k:34} {spread([r[k] for r in rs], '{:.4f}')}")
+    for m in ('four','long','memory'):
+        for k in rs[0][m]:
+            if k!='slopes': print(f"  {m+' '+k:34} {spread([r[m][k] for r in rs])}")
+        for a in rs[0][m].get('slopes', {}): print(f"  {m+' slope, alpha '+a:34} {spread([r[m]['slopes'][a] for r in rs], '{:.3f}')}")
+
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--sparc', default=os.environ.get('SEQVAE_SPARC')); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
+    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--sparc', default=os.environ.get('SEQVAE_SPARC')); p.add_argument('--spivae', default=os.environ.get('SEQVAE_SPIVAE'), help='interpreter of an environment that has the spivae package'); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
     a = p.parse_args()
     if a.summary: summary([json.loads(l) for l in Path(a.summary).read_text().splitlines()]); sys.exit()
     subprocess.run([sys.executable, here/'speed.py'], check=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
     jobs = [(here/'mass_spring.py', '--noise', n, '--seed', s) for s in range(3) for n in (0.1, 0.)]
     jobs += [(here/'static.py', '--seed', s, *(['--sparc', a.sparc] if a.sparc else [])) for s in range(3)]
+    jobs += [(here/'diffusion.py', '--speed', *(['--spivae', a.spivae] if a.spivae else []))]+[(here/'diffusion.py', '--seed', s) for s in range(3)]
     if a.cmapss: jobs += [(here/'turbofan.py', a.cmapss, '--seed', s) for s in range(3)]
     else: print('no C-MAPSS folder given (--cmapss or SEQVAE_CMAPSS): FD001 is left out')
     out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = []

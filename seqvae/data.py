@@ -233,10 +233,11 @@ def rotation_curves(n:int=None, # Number of galaxies; not needed with `params`
     v2 = disc_velocity(radii, 10**col('log_md'), 10**col('log_rd'))**2 + halo_velocity(radii, 10**col('log_mh'), col('c'))**2
     return RotationCurves(np.sqrt(v2).astype(np.float32), radii, p)
 
-# %% ../nbs/01_data.ipynb #4175ebc5
+# %% ../nbs/01_data.ipynb #3e01efb9
 def _paths(alpha, D, T):
     "One alpha and one D a path, as float64 tensors (N,). Raises ValueError, or TypeError for what is no number"
-    check_count(T, 'T'); alpha,D = (torch.as_tensor(v, dtype=torch.float64).cpu() for v in (alpha,D))
+    check_count(T, 'T')
+    alpha,D = (v.detach().cpu().double() if isinstance(v, Tensor) else torch.from_numpy(np.array(v, np.float64)) for v in (alpha,D))
     try: alpha,D = torch.broadcast_tensors(alpha, D)
     except RuntimeError: raise ValueError(f"alpha and D differ in length: {tuple(alpha.shape)} and {tuple(D.shape)}") from None
     if alpha.ndim>1: raise ValueError(f"alpha and D are numbers, or one for each path, got shape {tuple(alpha.shape)}")

@@ -101,25 +101,35 @@ class ModelSchedule(Callback):
     def after_fit(self): setattr(self.model, self.attribute, self.values[-1])
     def after_cancel_fit(self): self.after_fit()
 
-# %% ../nbs/05_train.ipynb #2d1ff98b
+# %% ../nbs/05_train.ipynb #583ee972
 def total_correlation(z:Tensor,       # Draws of q(z|x), (B, Z)
                       q:Distribution, # q(z|x), batch shape (B,), diagonal
+                      estimator='gaussian', # 'gaussian': from the aggregate's covariance; 'minibatch': each draw against the other rows' posteriors
                      )->Tensor:       # Nats, scalar
-    "KL(q(z) || prod_k q(z_k)) of the batch's aggregate posterior, each draw against the other rows' posteriors. Biased low when the batch is small against exp(KL)"
+    "KL(q(z) || prod_k q(z_k)) of the batch's aggregate posterior. 'gaussian' sees linear dependence only; 'minibatch' (Chen et al. 2018, eq. 3) sees all, but needs a batch large against exp(KL), or it punishes latents for being informative"
     if len(z)<2: raise ValueError("a total correlation needs at least two sequences in a batch")
+    if estimator=='gaussian':
+        C = torch.cov(q.mean.T)+torch.diag(q.variance.mean(0))
+        return .5*(C.diagonal().log().sum()-torch.logdet(C))
+    if estimator!='minibatch': raise ValueError(f"estimator is 'gaussian' or 'minibatch', got {estimator!r}")
     lq = q.base_dist.expand((len(z),*q.base_dist.batch_shape)).log_prob(z[:,None])         # (B, B, Z): draw, posterior
     return (torch.logsumexp(lq.sum(-1), 1)-math.log(len(z)) - (torch.logsumexp(lq, 1)-math.log(len(z))).sum(-1)).mean()
 
 class TCLoss(Loss):
-    "Negative ELBO plus (beta-1) times the total correlation of the latents, per step; beta = 1 is the ELBO. One latent per sequence. Keeps `tc`, nats a sequence"
-    def __init__(self, beta=6.): super().__init__(beta)
+    "`Loss` with `tc` times the total correlation of the latents added to the KL; tc = 0 and beta = 1 is the ELBO. For one latent per sequence. Keeps `total_correlation`, nats a sequence"
+    def __init__(self,
+                 tc=5.,    # Extra weight of the total correlation
+                 beta=1.,  # Weight of KL and total correlation together
+                 estimator='gaussian', # See `total_correlation`
+                ):
+        super().__init__(beta)
+        if tc<0: raise ValueError(f"tc is not negative, got {tc}")
+        self.tc,self.estimator = tc,estimator
     def __call__(self, out, x, mask=None):
         if out.qz is None or len(out.qz.batch_shape)!=1 or not isinstance(out.qz, Independent): raise ValueError("TCLoss needs one latent per sequence with a diagonal posterior")
-        weight,self.beta = self.beta,1.
-        try: loss = super().__call__(out, x, mask)
-        finally: self.beta = weight
-        self.tc = total_correlation(out.z, out.qz)
-        return loss + (self.beta-1)*self.tc*len(out.z)/self.n
+        loss = super().__call__(out, x, mask)
+        self.total_correlation = total_correlation(out.z, out.qz, self.estimator)
+        return loss + self.beta*self.tc*self.total_correlation*len(out.z)/self.n
 
 # %% ../nbs/05_train.ipynb #488a5142
 class Overshooting(Callback):

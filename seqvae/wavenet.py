@@ -6,7 +6,7 @@
 __all__ = ['OUT_DISTRIBUTIONS', 'DilatedCausalConv1d', 'last_steps', 'ResidualBlock', 'VAEWaveNet', 'sample_from_mix_gaussian',
            'CachedWaveNet']
 
-# %% ../nbs/03_wavenet.ipynb #2f98d877
+# %% ../nbs/03_wavenet.ipynb #0593b809
 import math
 from collections import deque
 import torch, torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch.distributions import MixtureSameFamily
 from torch.nn.utils.parametrizations import weight_norm as normalize_weight
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
-from .core import SeqOutput, Forecast, as_mask, check_count, fork_seed, log_prob, make_emission, sample_missing
+from .core import SeqOutput, Forecast, as_mask, check_count, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
 from .models import Conv1d, VAEConv1d, init_cnn
 
 # %% ../nbs/03_wavenet.ipynb #07aa1c99
@@ -90,7 +90,7 @@ def _head(out_distribution, num_mixtures, discrete_channels):
     args = dict(normal=wide, mixture=dict(**wide, **k), logistic=dict(residual=False, **k, **levels), categorical=levels)
     return OUT_DISTRIBUTIONS[name],args.get(name, {})
 
-# %% ../nbs/03_wavenet.ipynb #b941adf0
+# %% ../nbs/03_wavenet.ipynb #faae6807
 class VAEWaveNet(VAEConv1d):
     "A convolutional VAE with an autoregressive decoder: p(x_t | x_t-m..t-1, z, u_t), m = `receptive_field`; SPIVAE of Fernández-Fernández et al. (2024)"
     def __init__(self,
@@ -109,7 +109,7 @@ class VAEWaveNet(VAEConv1d):
                  use_pad:bool=False,  # Predict the first steps too? Else the first `receptive_field` are context only
                  weight_norm:bool=False, # Direction and length of the WaveNet's weights learned apart (Salimans & Kingma 2016)
                  gate:str='identity', # Of the blocks' filters: 'identity' or 'tanh'
-                 gain:bool=True,      # Let the first channel of c_t choose the units in which the WaveNet sees x? Only for normal and mixture
+                 gain:bool=True,      # Split off the scale: the first latent is its logarithm, and the networks see series in units of it. Only for normal and mixture
                  **vae_kwargs,        # nf, encoder, o_dim, nc_in, nc_out, z_dim, decoder, beta, avg_size, kernel_size of `VAEConv1d`
                 ):
         vae = _vae_arguments(in_channels, out_channels, c_channels, vae_kwargs); name,args = _head(out_distribution, num_mixtures, discrete_channels)
@@ -173,11 +173,17 @@ def net(self:VAEWaveNet, x, c=None, g=None, pad=None, keep=None):
     if self.depth is not None and not pad: skips = last_steps(skips, T-self.receptive_field)
     return self.out_conv(skips*len(self.res_stack)**-.5).transpose(1,2)
 
-# %% ../nbs/03_wavenet.ipynb #1c9e130e
+# %% ../nbs/03_wavenet.ipynb #0804fe97
 @patch
 def infer_z(self:VAEWaveNet, x, mask=None):
     "q(z | x_1:T), batch shape (B,); None without latents. Raises ValueError for sequences longer than `o_dim`"
-    return None if self.encoder is None else VAEConv1d.infer_z(self, x, mask)
+    if self.encoder is None: return None
+    if not self.gain: return VAEConv1d.infer_z(self, x, mask)
+    seen = torch.ones_like(x) if mask is None else mask.to(x.dtype); x = x*seen
+    rms = (x.square().sum((1,2))/seen.sum((1,2)).clamp(min=1)).sqrt().clamp(min=1e-6)[:,None]              # of each sequence, (B, 1)
+    q = VAEConv1d.infer_z(self, x/rms[...,None], mask)
+    q = diag_normal(torch.cat([.7*(rms.log()+1), q.mean[:,1:]], 1), 2*q.stddev.log())
+    return q if mask is None else where_normal(mask.flatten(1).any(1), q, self.prior_z(len(x)))
 
 @patch
 def features(self:VAEWaveNet, z, steps=None):
