@@ -48,7 +48,7 @@ def quality(seed):
     slopes = generated_slopes(m, x, P, 4, 1, 32)
     res['long'] = dict(nll=row['valid_nll'], minus_elbo=minus_elbo, gap=minus_elbo-res['exact'], survivors=int(rel.survives.sum()), kl=float(rel.kl.sum()), spearman_alpha=float(rel['spearman alpha'].abs().max()), spearman_log_D=float(rel['spearman log_D'].abs().max()),
                        slope_error=max(abs(v-k) for k,v in slopes.items() if .35<k<1.65), slopes=slopes, cpu_s=round(cpu))
-    m,row,cpu = fit(dls, seed, 16, ELBO, layer_size=8, use_pad=True); tail = generated_slopes(m, x, P, 4, 200, T-2)
+    m,row,cpu = fit(dls, seed, 16, ELBO, layer_size=6, use_pad=True, position=True); tail = generated_slopes(m, x, P, 4, 200, T-2)
     res['memory'] = dict(receptive_field=m.receptive_field, minus_elbo=row['valid_nll']+row['valid_kl'], slope_02=tail[.2], slope_18=tail[1.8], slopes=tail, slope_error=max(abs(v-k) for k,v in generated_slopes(m, x, P, 4, 1, 32).items() if .35<k<1.65), cpu_s=round(cpu))
     return res
 

@@ -248,7 +248,7 @@ class CategoricalEmission(Emission):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
             raise ValueError(f"a categorical emission with {self.n_levels} levels needs whole numbers from 0 to {self.n_levels-1}, got values from {x.min():g} to {x.max():g}")
 
-# %% ../nbs/00_core.ipynb #d8f7fe3b
+# %% ../nbs/00_core.ipynb #744f745b
 class LevelDistribution(Distribution):
     "Levels of width `widths()` in standard units, placed by loc and scale: what the logistic mixture and the mu-law share. `params` are tensors with batch shape first"
     arg_constraints,has_rsample = {},False
@@ -262,6 +262,7 @@ class LevelDistribution(Distribution):
         return mass - (width*self.scale).log()
     def sample(self, sample_shape=torch.Size()): return self.loc+self.scale*self.draw_levels(sample_shape)
 
+# %% ../nbs/00_core.ipynb #dedd16cd
 class LogisticMixture(LevelDistribution):
     "Logistics with `params` = logits, means, log-scales, (..., K) each, integrated over equal levels (Salimans et al. 2017, PixelCNN++, eq. 2)"
     @property
@@ -281,6 +282,7 @@ class LogisticMixture(LevelDistribution):
         m,s = (o.expand(*shape, *o.shape).gather(-1, k)[...,0] for o in (mu,log_s.exp())); r = torch.rand_like(m).clamp(1e-6, 1-1e-6)
         return (((m+s*r.logit()).clamp(-self.limit, self.limit)+self.limit)/self.width).round()*self.width-self.limit
 
+# %% ../nbs/00_core.ipynb #9df33923
 class MuLaw(LevelDistribution):
     "A probability for each of L levels, `params` = logits (..., L), equal in width on the mu-law scale sign(v) log(1+mu|v|/limit)/log(1+mu), mu = L-1 (ITU-T G.711)"
     def value(self, e): "From the mu-law scale, -1 to 1, to standard units"; mu = self.n_levels-1.; return e.sign()*self.limit/mu*torch.expm1(e.abs()*math.log1p(mu))

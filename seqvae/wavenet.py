@@ -76,7 +76,7 @@ class ResidualBlock(nn.Module):
         h = self.mix(h.transpose(1,2), 2).transpose(1,2)
         return last_steps(x, T)+self.conv_res(h),self.conv_skip(h)
 
-# %% ../nbs/03_wavenet.ipynb #0f0e7746
+# %% ../nbs/03_wavenet.ipynb #287f7d5b
 OUT_DISTRIBUTIONS = dict(normal='normal', mixture='mixture', logistic='logistic', categorical='mulaw', binary='bernoulli', bernoulli='bernoulli')
 
 def _head(out_distribution, num_mixtures, discrete_channels):
@@ -90,7 +90,16 @@ def _head(out_distribution, num_mixtures, discrete_channels):
     args = dict(normal=wide, mixture=dict(**wide, **k), logistic=dict(residual=False, **k, **levels), categorical=levels)
     return OUT_DISTRIBUTIONS[name],args.get(name, {})
 
-# %% ../nbs/03_wavenet.ipynb #faae6807
+def _vae_arguments(in_channels, out_channels, c_channels, kwargs):
+    "Arguments for `VAEConv1d`, those that must agree checked"
+    kwargs = {k:v for k,v in kwargs.items() if k!='model_name'}
+    if out_channels!=in_channels: raise ValueError(f"the model predicts the channels it reads: in_channels={in_channels}, out_channels={out_channels}")
+    for k,v,name in (('nc_in',in_channels,'in_channels'), ('nc_out',c_channels,'c_channels')):
+        if c_channels and kwargs.get(k, v)!=v: raise ValueError(f"{k}={kwargs[k]} must equal {name}={v}")
+    if 'emission' in kwargs: raise ValueError("choose the emission by out_distribution")
+    return {**kwargs, 'nc_in':in_channels, 'nc_out':max(1, check_count(c_channels, 'c_channels', 0))}
+
+# %% ../nbs/03_wavenet.ipynb #5a997c8c
 class VAEWaveNet(VAEConv1d):
     "A convolutional VAE with an autoregressive decoder: p(x_t | x_t-m..t-1, z, u_t), m = `receptive_field`; SPIVAE of Fernández-Fernández et al. (2024)"
     def __init__(self,
@@ -110,17 +119,19 @@ class VAEWaveNet(VAEConv1d):
                  weight_norm:bool=False, # Direction and length of the WaveNet's weights learned apart (Salimans & Kingma 2016)
                  gate:str='identity', # Of the blocks' filters: 'identity' or 'tanh'
                  gain:bool=True,      # Split off the scale: the first latent is its logarithm, and the networks see series in units of it. Only for normal and mixture
+                 position:bool=False, # Let the WaveNet read the running sum of x too: a memory without end. Needs use_pad
                  **vae_kwargs,        # nf, encoder, o_dim, nc_in, nc_out, z_dim, decoder, beta, avg_size, kernel_size of `VAEConv1d`
                 ):
         vae = _vae_arguments(in_channels, out_channels, c_channels, vae_kwargs); name,args = _head(out_distribution, num_mixtures, discrete_channels)
         super().__init__(**vae, emission=name, emission_kwargs=args)
         for n,v in dict(layer_size=layer_size, stack_size=stack_size, res_kernel_size=res_kernel_size, skip_channels=skip_channels).items(): check_count(v, n)
+        if position and not use_pad: raise ValueError("position counts from the first step, so the model must be trained on it: pass use_pad=True")
         if not c_channels: self.encoder = self.decoder = None; self.z_dim = 0
         self.depth = None                    # Only so many blocks are in use; None: all
         self.use_pad,self.u_dim = use_pad,check_count(g_channels, 'g_channels', 0)
         self.gain = gain and c_channels>0 and name in ('normal','mixture')
         self.u_loc,self.u_scale = torch.zeros(g_channels),torch.ones(g_channels)
-        self.init_conv = Conv1d(self.emission.feed_dim, res_channels, 1)
+        self.position = position; self.init_conv = Conv1d(self.emission.feed_dim*(1+position), res_channels, 1)
         self.causal = DilatedCausalConv1d('A', res_channels, res_channels, 2, use_pad=use_pad)
         self.res_stack = nn.ModuleList([ResidualBlock(res_channels, skip_channels, res_kernel_size, 2**i, c_channels, g_channels, use_pad=use_pad, gate=gate) for _ in range(stack_size) for i in range(layer_size)])
         self.emission = make_emission(name, skip_channels, in_channels, **args)
@@ -130,19 +141,10 @@ class VAEWaveNet(VAEConv1d):
         if weight_norm:
             for m in [m for part in (self.init_conv, self.causal, self.res_stack, self.out_conv) for m in part.modules() if isinstance(m, nn.Conv1d)]: normalize_weight(m)
 
-    @property
-    def receptive_field(self): "Steps of the past that a prediction sees"; return self.causal.reach+sum(b.dilated.reach for b in self.res_stack)
+# %% ../nbs/03_wavenet.ipynb #8212316a
+@patch(as_prop=True)
+def receptive_field(self:VAEWaveNet): "Steps of the past that a prediction sees"; return self.causal.reach+sum(b.dilated.reach for b in self.res_stack)
 
-def _vae_arguments(in_channels, out_channels, c_channels, kwargs):
-    "Arguments for `VAEConv1d`, those that must agree checked"
-    kwargs = {k:v for k,v in kwargs.items() if k!='model_name'}
-    if out_channels!=in_channels: raise ValueError(f"the model predicts the channels it reads: in_channels={in_channels}, out_channels={out_channels}")
-    for k,v,name in (('nc_in',in_channels,'in_channels'), ('nc_out',c_channels,'c_channels')):
-        if c_channels and kwargs.get(k, v)!=v: raise ValueError(f"{k}={kwargs[k]} must equal {name}={v}")
-    if 'emission' in kwargs: raise ValueError("choose the emission by out_distribution")
-    return {**kwargs, 'nc_in':in_channels, 'nc_out':max(1, check_count(c_channels, 'c_channels', 0))}
-
-# %% ../nbs/03_wavenet.ipynb #94f25dcd
 @patch
 def reset_parameters(self:VAEWaveNet):
     "Start with latents that carry little noise and conditions that make themselves felt"
@@ -161,6 +163,7 @@ def units(self:VAEWaveNet, c):
 @patch
 def net(self:VAEWaveNet, x, c=None, g=None, pad=None, keep=None):
     "Features (B, T', n) of p(x_t | x_<t) for inputs (B, T, .); T' is T with padding, else without the first `receptive_field` steps. `keep`, a list, gets what each layer reads"
+    if self.position: x = torch.cat([x, torch.asinh(x.cumsum(1))], -1)
     x,c,g = (None if v is None else v.transpose(1,2) for v in (x,c,g))
     h = self.init_conv(x); skips,T = None,x.shape[-1]; pad = self.use_pad if pad is None else pad
     if keep is not None: keep.append(h)
@@ -269,7 +272,7 @@ def sample_from_mix_gaussian(y:Tensor, # Logits, means and log-scales of K Gauss
     mu,log_s = (o.gather(1, k)[:,0] for o in (mu, log_s.clamp(min=log_scale_min)))
     return mu+log_s.exp()*torch.randn_like(mu)
 
-# %% ../nbs/03_wavenet.ipynb #0266e721
+# %% ../nbs/03_wavenet.ipynb #89c30622
 def _matrix(conv, scale=1.): "Weights of a convolution as a matrix, taps side by side, (out, k in), and its bias, (out, 1)"; return conv.weight.permute(0,2,1).flatten(1)*scale,conv.bias[:,None]*scale
 
 class CachedWaveNet:
@@ -294,15 +297,19 @@ class CachedWaveNet:
     def fill(self, m, x, ends, c, u):
         "Queues from one pass over the past"
         reach,kept = [2]+[b.dilated.reach for b in m.res_stack],[]
-        if x.shape[1]: m.net(m.emission.feed(x)*(1. if c is None else m.units(c)), c, u, pad=True, keep=kept)
+        past = m.emission.feed(x)*(1. if c is None or not x.shape[1] else m.units(c)); self.sum = None
+        if x.shape[1]: m.net(past, c, u, pad=True, keep=kept)
         else: kept = [x.new_zeros(len(x), m.init_conv.out_channels, 0)]*len(reach)
         idx = lambda n: (ends[:,None]+torch.arange(n, device=x.device))[:,None].expand(-1, kept[0].shape[1], -1)
         columns = [F.pad(k, (n,0)).gather(2, idx(n)).permute(2,1,0).contiguous().unbind(0) for k,n in zip(kept, reach)]
+        if m.position: self.sum = (past*(torch.arange(past.shape[1], device=x.device)[:,None]<ends[:,None,None])).sum(1).T if x.shape[1] else x.new_zeros(m.emission.feed_dim, len(x))
         (self.before,self.last),self.queues = columns[0],[deque(k, maxlen=len(k)+1) for k in columns[1:]]   # before, last: what the first layer makes of x at t-2 and t-1
 
     def step(self, feed=None, *cond):
         "Take in x_t-1 as the network reads it, (C, B), None right at the start, and the conditions of step t, (., B) each; features of p(x_t), (n, B)"
-        if feed is not None: self.before,self.last = self.last,torch.addmm(self.init[1], self.init[0], feed)
+        if feed is not None:
+            if self.sum is not None: self.sum = self.sum+feed; feed = torch.cat([feed, torch.asinh(self.sum)])
+            self.before,self.last = self.last,torch.addmm(self.init[1], self.init[0], feed)
         h,outs = torch.addmm(self.causal[1], self.causal[0], torch.cat([self.before,self.last])),[]
         for (W,bias,R,r,d,k,mix),q in zip(self.blocks, self.queues):
             q.append(h)
@@ -312,16 +319,20 @@ class CachedWaveNet:
         for W,bias in self.out: f = torch.addmm(bias, W, f.relu())
         return f
 
-    def pick(self, rows): "Go on with these rows, in this order"; self.before,self.last = self.before[:,rows],self.last[:,rows]; self.queues = [deque((o[:,rows] for o in q), maxlen=q.maxlen) for q in self.queues]
+    def pick(self, rows):
+        "Go on with these rows, in this order"
+        self.before,self.last,self.sum = (None if v is None else v[:,rows] for v in (self.before, self.last, self.sum))
+        self.queues = [deque((o[:,rows] for o in q), maxlen=q.maxlen) for q in self.queues]
 
-# %% ../nbs/03_wavenet.ipynb #8c3742ed
+# %% ../nbs/03_wavenet.ipynb #f7ed7c4d
 @patch
 def _conditions(self:VAEWaveNet, z, u, first, steps):
-    "What the network is told of the steps from `first` (B,) of each row on: a list of c and u, as far as there are any, (steps, ., B). Before step 0 the first c is held, beyond `o_dim` the last, that has seen no edge"
+    "What the network is told of the steps from `first` (B,) of each row on: a list of c and u, as far as there are any, (steps, ., B). Before the first step that was trained, the c of that one is held, beyond `o_dim` the last that has seen no edge"
     conds = []
     if z is not None:
         t = first[:,None]+torch.arange(steps, device=first.device); c = torch.cat([self.decoder(o) for o in z.split(64)]).transpose(1,2)   # 64 rows stay in the cache
-        t = torch.where(t<0, min(self.edge, self.o_dim-1), torch.where(t>=self.o_dim, max(0, self.o_dim-1-self.edge), t))
+        early,late = 0 if self.use_pad else self.receptive_field,self.o_dim-1-self.edge                  # a model without padding was never taught the first steps
+        t = torch.where(t<early, min(max(early, self.edge), self.o_dim-1), torch.where(t>=self.o_dim, max(0, late), t))
         conds.append(c.gather(1, t[...,None].expand(-1, -1, c.shape[-1])))
     return [v.permute(1,2,0).contiguous() for v in conds+([] if u is None else [u])]
 
@@ -397,7 +408,7 @@ def _as_conditions(self:VAEWaveNet, u, n, length, burn):
     u = self.prepare_u(u, n, length)
     return u if u is None else torch.cat([u[:,:1].expand(-1, burn, -1), u], 1)
 
-# %% ../nbs/03_wavenet.ipynb #4da93ad5
+# %% ../nbs/03_wavenet.ipynb #d33d4253
 @patch
 @torch.no_grad()
 def sample_naive(self:VAEWaveNet, n, length, u=None, z=None, seed=None):
@@ -408,9 +419,9 @@ def sample_naive(self:VAEWaveNet, n, length, u=None, z=None, seed=None):
         zero = torch.zeros(n, dtype=torch.long, device=self.device)
         c = None if z is None else self._conditions(z, None, zero, length)[0].permute(2,0,1); x = self.x_loc.new_zeros(n, length, self.x_dim)
         for t in range(length):
-            a = 0 if t<=2*RF else t-RF; cut = lambda v: None if v is None else v[:,a:t+1]
+            a = 0 if t<=2*RF or self.position else t-RF; cut = lambda v: None if v is None else v[:,a:t+1]
             g = self.units(cut(c)) if self.gain else 1.
-            f = self.net(self.emission.feed(x[:,a:t+1])*g, cut(c), cut(u), pad=t<=2*RF)[:,-1]
+            f = self.net(self.emission.feed(x[:,a:t+1])*g, cut(c), cut(u), pad=a==0)[:,-1]
             x[:,t] = self.emit_in_units(f, g[:,-1] if self.gain else 1.).sample()
     return x*self.x_scale+self.x_loc if self.emission.continuous else x
 

@@ -72,7 +72,7 @@ def test_a_trained_model_knows_the_exact_likelihood(tmp_path):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(12, 4e-3)
     x = torch.from_numpy(dls.valid_ds.series.x.reshape(-1,60,1)); _,exact = ideal_observer(x[...,0], [1.], [1e-3,1e-1])
     torch.manual_seed(0); gap = -float(model(x).elbo(x).mean())/60-float(exact.mean())/60
-    assert -.01<gap<.06 and len(kls.survivors())==1
+    assert -.01<gap<.06 and kls.survivors()[0]==0                                # the scale carries most
     model.eval(); z = model.encode(x).mean.detach(); spread = model.sample(len(z), 60, z=z, seed=0).std(1).flatten(); true = np.sqrt(2*dls.valid_params.D.to_numpy())
     assert np.abs(np.log(spread.numpy()/true)).max()<.7 and np.median(np.abs(np.log(spread.numpy()/true)))<.15
     model.save(tmp_path/'m'); assert torch.equal(load_model(tmp_path/'m').sample(2, 5, seed=0), model.sample(2, 5, seed=0))
