@@ -12,13 +12,14 @@ from torch import Tensor
 from .core import check_count, fork_seed, kl_latents
 from .data import _paths, fgn_autocovariance
 
-# %% ../nbs/10_analysis.ipynb #dc7f777b
+# %% ../nbs/10_analysis.ipynb #e0fe793b
 def msd(positions, # (N, T, dim) or (N, T), array or tensor; NaN = not measured
         lags,      # Steps, whole numbers from 1 to T-1
        )->np.ndarray: # Time-averaged MSD of each path, (N, lags), in squared units of the positions; NaN where no pair was measured
     "Mean squared displacement over all pairs of positions that lie `lag` steps apart, summed over axes. Raises ValueError for lags that the paths do not have"
     x = positions.detach().cpu().numpy() if isinstance(positions, Tensor) else np.asarray(positions, float)
     x = x[...,None] if x.ndim==2 else x; lags = np.atleast_1d(lags)
+    if lags.size==0: raise ValueError('no lags were given')
     if x.ndim!=3: raise ValueError(f"positions must have shape (paths, time, axes), got {x.shape}")
     if not np.issubdtype(lags.dtype, np.integer) or lags.min()<1 or lags.max()>=x.shape[1]: raise ValueError(f"lags are whole numbers from 1 to {x.shape[1]-1}, got {lags.min()} to {lags.max()}")
     sq = [((x[:,k:]-x[:,:-k])**2).sum(-1) for k in lags]; ok = [np.isfinite(o) for o in sq]
@@ -30,12 +31,14 @@ def msd_slope(lags, # Steps, (L,)
               lo=1, hi=None, # First and last lag to use; None: the last there is
              ):     # (...)
     "Anomalous exponent: slope of log MSD against log lag, least squares. Raises ValueError with fewer than two lags between `lo` and `hi`"
-    lags,m = np.asarray(lags),np.asarray(m); use = (lags>=lo)&(lags<=(np.inf if hi is None else hi))
+    lags,m = np.asarray(lags),np.asarray(m)
+    if m.shape[-1:]!=lags.shape: raise ValueError(f"{len(lags)} lags for an MSD of shape {m.shape}")
+    use = (lags>=lo)&(lags<=(np.inf if hi is None else hi))
     if use.sum()<2: raise ValueError(f"a slope needs two lags between {lo} and {hi}")
     l = np.log(lags[use]); l = l-l.mean()
     return np.log(m[...,use])@l/(l@l)
 
-# %% ../nbs/10_analysis.ipynb #fcdca233
+# %% ../nbs/10_analysis.ipynb #8db5bfb0
 def fgn_predictor(alpha:float, # Anomalous exponent in (0, 2)
                   T:int,       # Displacements
                   memory=None, # Use at most so many of the last ones; None: all
@@ -49,19 +52,26 @@ def fgn_predictor(alpha:float, # Anomalous exponent in (0, 2)
         coef[t,t-len(phi):t] = phi[::-1]; var[t] = v
     return torch.from_numpy(coef),torch.from_numpy(var)
 
+def _displacements(x):
+    x = torch.as_tensor(x, dtype=torch.float64)
+    if x.ndim!=2: raise ValueError(f"displacements must have shape (paths, time), one axis at a time, got {tuple(x.shape)}")
+    return x
+
 def fgn_nll(x,       # Displacements, (N, T), array or tensor
             alpha,   # Anomalous exponent, a number or (N,)
             D,       # Diffusion coefficient, a number or (N,)
             memory=None, # As in `fgn_predictor`
            )->Tensor: # -log p(x_t | x_<t, alpha, D), nats, (N, T), float64
     "Exact negative log-likelihood of displacements of fractional Brownian motion. Raises ValueError for alpha outside (0, 2) or D <= 0"
-    x = torch.as_tensor(x, dtype=torch.float64); alpha,D = (v.expand(len(x)) for v in _paths(alpha, D, 1)); nll = torch.empty_like(x)
+    x,(alpha,D) = _displacements(x),_paths(alpha, D, 1)
+    if not {len(alpha),len(D)}<={1,len(x)}: raise ValueError(f"{len(x)} paths need one alpha and D, or one for each path, got {len(alpha)}")
+    alpha,D = alpha.expand(len(x)),D.expand(len(x)); nll = torch.empty_like(x)
     for a in alpha.unique():
         rows = alpha==a; coef,var = fgn_predictor(float(a), x.shape[1], memory); s = 2*D[rows,None]*var
         nll[rows] = .5*((2*math.pi*s).log()+(x[rows]-x[rows]@coef.T)**2/s)
     return nll
 
-# %% ../nbs/10_analysis.ipynb #c526f849
+# %% ../nbs/10_analysis.ipynb #596cff89
 def ideal_observer(x,      # Displacements, (N, T)
                    alphas, # Grid of exponents, (A,), all equally likely
                    Ds,     # Grid of diffusion coefficients, (K,), all equally likely
@@ -69,13 +79,13 @@ def ideal_observer(x,      # Displacements, (N, T)
                    memory=None, # As in `fgn_predictor`
                   ):       # Posterior given all of x, (N, A, K); exact marginal -log p(x_start.. | x_<start), nats a path, (N,); float64
     "Bayes on a grid for displacements of fractional Brownian motion"
-    x = torch.as_tensor(x, dtype=torch.float64); alphas,_ = _paths(alphas, 1., 1); _,Ds = _paths(.5, Ds, 1)
+    x = _displacements(x); check_count(start, 'start', 0); alphas,_ = _paths(alphas, 1., 1); _,Ds = _paths(.5, Ds, 1)
     if not 0<=start<x.shape[1]: raise ValueError(f"start lies between 0 and {x.shape[1]-1}, got {start}")
     parts = [torch.stack([-fgn_nll(x, float(a), float(d), memory) for d in Ds], 1) for a in alphas]          # each (N, K, T)
     whole,head = (torch.stack([p[...,:n].sum(-1) for p in parts], 1) for n in (None,start))                    # (N, A, K)
     return whole.flatten(1).softmax(1).reshape(whole.shape), head.flatten(1).logsumexp(1)-whole.flatten(1).logsumexp(1)
 
-# %% ../nbs/10_analysis.ipynb #f6a1dcc2
+# %% ../nbs/10_analysis.ipynb #71ed19ae
 def latent_relations(model,      # A model with one latent vector per sequence
                      x,          # Sequences, (B, T, C)
                      params,     # Known parameters, a DataFrame with B rows
@@ -89,15 +99,16 @@ def latent_relations(model,      # A model with one latent vector per sequence
     with torch.no_grad(): q = model.encode(x, mask=mask)
     if q is None or len(q.batch_shape)!=1: raise ValueError("this needs a model with one latent vector for each sequence")
     if len(params)!=len(q.mean): raise ValueError(f"{len(params)} rows of params for {len(q.mean)} sequences")
+    if params.isna().any().any(): raise ValueError(f"params has missing values in {params.columns[params.isna().any()][0]!r}: drop these rows")
     kl,mu = kl_latents(q, model.prior_z(len(q.mean))).mean(0).cpu().numpy(),q.mean.cpu().numpy()
     res = pd.DataFrame(dict(kl=kl, survives=kl>threshold), index=[f'z{i}' for i in range(len(kl))])
     for name in params.columns:
-        y = params[name].to_numpy(); few = params[name].nunique()<=30
+        y = params[name].to_numpy(); few = params[name].nunique()<=min(30, len(y)//4)
         res[f'spearman {name}'] = [spearmanr(m, y).statistic if m.std()>1e-6 else 0. for m in mu.T]
         res[f'mi {name}'] = mutual_info_classif(mu, pd.factorize(y)[0], random_state=seed) if few else mutual_info_regression(mu, y, random_state=seed)
     return res
 
-# %% ../nbs/10_analysis.ipynb #8d36589e
+# %% ../nbs/10_analysis.ipynb #c1242903
 def plot_traversal(model,    # Generates with `sample(n, length, z=)`, one latent vector a sequence
                    latents,  # Numbers of the latents to turn
                    values=(-2,-1,0,1,2), # Turned to these, in standard deviations of the prior
@@ -108,8 +119,10 @@ def plot_traversal(model,    # Generates with `sample(n, length, z=)`, one laten
                   ):         # Axes, (latents, 2)
     "For each latent: three generated paths a value, and the MSD of `n` of them. First channel only"
     import matplotlib.pyplot as plt
+    check_count(length, 'length', 3); scales = np.ones(len(latents)) if scales is None else np.asarray(scales)
+    if len(scales)!=len(latents): raise ValueError(f"{len(scales)} scales for {len(latents)} latents")
     fig,axs = plt.subplots(len(latents), 2, figsize=(9,2.7*len(latents)), squeeze=False); lags = np.unique(np.geomspace(1, length-1, 30).round().astype(int))
-    for row,k,s in zip(axs, latents, scales if scales is not None else np.ones(len(latents))):
+    for row,k,s in zip(axs, latents, scales):
         for v,c in zip(values, plt.cm.coolwarm(np.linspace(0, 1, len(values)))):
             z = torch.zeros(model.z_dim); z[k] = float(v*s)
             X = model.sample(n, length, z=z.expand(n, -1), seed=seed)[...,0].cpu().numpy().cumsum(1)

@@ -282,7 +282,7 @@ class LogisticMixture(LevelDistribution):
         m,s = (o.expand(*shape, *o.shape).gather(-1, k)[...,0] for o in (mu,log_s.exp())); r = torch.rand_like(m).clamp(1e-6, 1-1e-6)
         return (((m+s*r.logit()).clamp(-self.limit, self.limit)+self.limit)/self.width).round()*self.width-self.limit
 
-# %% ../nbs/00_core.ipynb #9df33923
+# %% ../nbs/00_core.ipynb #9ee9fdf1
 class MuLaw(LevelDistribution):
     "A probability for each of L levels, `params` = logits (..., L), equal in width on the mu-law scale sign(v) log(1+mu|v|/limit)/log(1+mu), mu = L-1 (ITU-T G.711)"
     def value(self, e): "From the mu-law scale, -1 to 1, to standard units"; mu = self.n_levels-1.; return e.sign()*self.limit/mu*torch.expm1(e.abs()*math.log1p(mu))
@@ -293,10 +293,12 @@ class MuLaw(LevelDistribution):
     def centres(self): return self.value((2*torch.arange(self.n_levels, device=self.logits.device)+1.)/self.n_levels-1)
     @property
     def mean(self): return self.loc+self.scale*(self.logits.softmax(-1)*self.centres).sum(-1)
-    def log_mass(self, v): k = self.level(v); return self.logits.log_softmax(-1).expand(*k.shape, -1).gather(-1, k[...,None])[...,0],self.edges.diff()[k]
+    def log_mass(self, v):
+        k,lp = self.level(v),self.logits.log_softmax(-1); s = torch.broadcast_shapes(k.shape, lp.shape[:-1]); k = k.expand(s)
+        return lp.expand(*s, -1).gather(-1, k[...,None])[...,0],self.edges.diff()[k]
     def draw_levels(self, shape): return self.centres[Categorical(logits=self.logits, validate_args=False).sample(shape)]
 
-# %% ../nbs/00_core.ipynb #066bbc31
+# %% ../nbs/00_core.ipynb #55c52d52
 class LogisticEmission(Emission):
     "Mixture of K discretised logistics per channel (`LogisticMixture`)"
     def __init__(self, n_in, x_dim, residual=True,
@@ -306,6 +308,7 @@ class LogisticEmission(Emission):
                 ):
         super().__init__(n_in, x_dim, 3*n_components*x_dim, residual)
         if not limit>0: raise ValueError(f"limit must be positive, got {limit}")
+        if n_levels<2 or n_components<1: raise ValueError(f"at least two levels and one component, got {n_levels} and {n_components}")
         self.n_components,self.n_levels,self.limit = n_components,n_levels,limit
     def forward(self, features, prev=None):
         K,C = self.n_components,self.x_dim
@@ -323,6 +326,7 @@ class MuLawEmission(Emission):
                 ):
         super().__init__(n_in, x_dim, x_dim*n_levels)
         if not limit>0: raise ValueError(f"limit must be positive, got {limit}")
+        if n_levels<2: raise ValueError(f"at least two levels, got {n_levels}")
         self.n_levels,self.limit = n_levels,limit
     def forward(self, features, prev=None): return Independent(MuLaw((self.linear(features).unflatten(-1, (self.x_dim,self.n_levels)),), self.n_levels, self.limit), 1, validate_args=False)
     def to_units(self, px, loc, scale): return Independent(px.base_dist.like(loc=loc, scale=scale), 1, validate_args=False)
@@ -763,7 +767,7 @@ class fork_seed:
     def __exit__(self, *exc):
         if self.seed is not None: self.fork.__exit__(*exc)
 
-# %% ../nbs/00_core.ipynb #b5fae67a
+# %% ../nbs/00_core.ipynb #f844afed
 @patch
 @torch.no_grad()
 def forecast(self:SequenceModel,
@@ -777,6 +781,7 @@ def forecast(self:SequenceModel,
             )->Forecast:     # Samples (S, B, H, C) of the H steps after each row's last observation
     "x_1:T known, the next `horizon` steps sampled. Raises ValueError on bad input, and for padded rows with u"
     horizon,n_samples = check_count(horizon, 'horizon'),check_count(n_samples, 'n_samples')
+    if feedback not in ('mean','sample'): raise ValueError(f"feedback is 'mean' or 'sample', got {feedback!r}")
     known = self.as_batch(x); T = known.shape[1]
     xs,us,mask = self.prepare(x, u, mask, steps=T+horizon)
     if mask is not None: known = torch.where(mask, known, float('nan'))

@@ -284,7 +284,7 @@ def sbm(alpha, D=1., T:int=400, seed=None, dtype=torch.float32):
     out = torch.randn(len(alpha), T, generator=_generator(seed), dtype=dtype)*msd.diff(dim=1).sqrt().to(dtype)
     return out if as_tensor else out.numpy()
 
-# %% ../nbs/01_data.ipynb #b4738cb6
+# %% ../nbs/01_data.ipynb #b57e718e
 @dataclass
 class Diffusion:
     "What `diffusion` returns"
@@ -305,6 +305,7 @@ def diffusion(model:str='fbm', # 'fbm' or 'sbm'
     makers = dict(fbm=fbm, sbm=sbm)
     if str(model).lower() not in makers: raise ValueError(f"model is 'fbm' or 'sbm', got {model!r}")
     check_count(N, 'N'); check_count(T, 'T', 2); check_count(dim, 'dim')
+    if not np.size(alpha) or not np.size(D): raise ValueError('alpha and D need at least one value each')
     grid = np.array([(a,d) for a in np.atleast_1d(alpha) for d in np.atleast_1d(D)], float).repeat(N, 0)
     x = makers[model.lower()](*grid.repeat(dim, 0).T, T=T-1, seed=seed)
     return Diffusion(np.ascontiguousarray(x.reshape(len(grid), dim, T-1).swapaxes(1,2)), pd.DataFrame(grid, columns=['alpha','D']))
@@ -718,7 +719,7 @@ def show_batch(self:SeqDL, b=None, max_n=4, channels=5, figsize=None):
     fig.suptitle(f'{n} of {len(x)} windows in a batch, {len(names)} of {x.shape[-1]} channels')
     return axs[0]
 
-# %% ../nbs/01_data.ipynb #94e199ec
+# %% ../nbs/01_data.ipynb #5fb9752c
 def _path_dls(train, valid, bs, seed, **kwargs):
     dls = SeqDataLoaders.from_series(train.x, valid=as_set(valid.x), bs=bs, seed=seed, **kwargs)
     dls.train_params,dls.valid_params = train.params,valid.params
@@ -734,26 +735,27 @@ def diffusion_dls(model='fbm', N=100, T=400, D=(1e-3,), alpha=(.5,1.,1.5), seed=
                   dim=1, **kwargs # Passed to `SeqDataLoaders.from_series`
                  ):              # SeqDataLoaders with `train_params` and `valid_params`
     "Batches of simulated displacements: N paths for each combination of alpha and D, validation paths from a seed of their own. Raises ValueError as `diffusion` does"
-    n = _n_valid(N, valid_pct)
+    n = _n_valid(N, valid_pct); seed = int(np.random.default_rng().integers(2**31)) if seed is None else check_count(seed, 'seed', 0)
     return _path_dls(diffusion(model, N-n, T, D, alpha, 2*seed, dim), diffusion(model, n, T, D, alpha, 2*seed+1, dim), bs, seed, **kwargs)
 
-# %% ../nbs/01_data.ipynb #a91544fb
+# %% ../nbs/01_data.ipynb #637fef99
 def load_data(ds_args:dict, # model, N, T, D, alpha, seed, valid_pct, bs as for `diffusion_dls`; optionally path, N_save, T_save
              ):             # SeqDataLoaders
     "Batches as in the published example. With a `path`, N_save paths of T_save positions for each combination are kept there. Raises ValueError for unknown arguments and for a file of other paths"
     a = dict(ds_args); path,n,t = (a.pop(k, None) for k in ('path','N_save','T_save'))
-    known = inspect.signature(diffusion_dls).parameters
+    known = [k for k in inspect.signature(diffusion_dls).parameters if k!='kwargs']
     if (bad := [k for k in a if k not in known]): raise ValueError(f"unknown argument {bad[0]!r}: choose from {', '.join(known)}, path, N_save, T_save")
     if path is None: return diffusion_dls(**a)
-    full = {**{k:p.default for k,p in known.items() if k!='kwargs'}, **a}; valid_pct,bs = full.pop('valid_pct'),full.pop('bs')
-    kept = _kept(Path(path)/f"{full['model'].lower()}.npz", {**full, 'N':max(n or 0, full['N']), 'T':max(t or 0, full['T'])})
-    which = np.arange(len(kept.x)) % (len(kept.x)//len(kept.params.drop_duplicates())); cut = full['N']-_n_valid(full['N'], valid_pct)
+    full = {**{k:inspect.signature(diffusion_dls).parameters[k].default for k in known}, **a}; valid_pct,bs = full.pop('valid_pct'),full.pop('bs')
+    check_count(full['N'], 'N', 2); check_count(full['T'], 'T', 2); check_count(full['seed'], 'seed', 0); full['model'] = str(full['model']).lower()
+    many = max(n or 0, full['N']); kept = _kept(Path(path)/f"{full['model']}.npz", {**full, 'N':many, 'T':max(t or 0, full['T'])})
+    which = np.arange(len(kept.x)) % many; cut = full['N']-_n_valid(full['N'], valid_pct)
     train,valid = (Diffusion(kept.x[rows,:full['T']-1], kept.params[rows].reset_index(drop=True)) for rows in (which<cut, (which>=cut)&(which<full['N'])))
     return _path_dls(train, valid, bs, full['seed'])
 
 def _kept(file, args):
     "The paths in `file`, which is written if it is not there"
-    about = json.dumps({k:np.atleast_1d(v).tolist() for k,v in args.items()})
+    about = json.dumps({k:np.atleast_1d(np.asarray(v, float) if k in ('alpha','D') else v).tolist() for k,v in args.items()})
     if not file.exists():
         d = diffusion(**args)
         def write(tmp):

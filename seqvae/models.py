@@ -291,13 +291,15 @@ class View(nn.Module):
     def forward(self, x): return x.reshape(len(x), *self.shape)
     def extra_repr(self): return ', '.join(map(str, self.shape))
 
-# %% ../nbs/02_models.ipynb #fc184196
+# %% ../nbs/02_models.ipynb #11bf71f5
 class Conv1d(nn.Conv1d):
-    "`nn.Conv1d`, two to four times faster on a CPU: it wants memory in the order (B, T, C), and keeps it so"
+    "`nn.Conv1d` of stride 1 without padding, two to four times faster on a CPU: it wants memory in the order (B, T, C), and keeps it so"
+    def __init__(self, in_channels, out_channels, kernel_size, dilation=1, bias=True): super().__init__(in_channels, out_channels, kernel_size, dilation=dilation, bias=bias)
     def forward(self, x): return _conv(x, self.weight, self.bias, self.dilation[0])
 
 class ConvTranspose1d(nn.ConvTranspose1d):
     "`nn.ConvTranspose1d` of stride 1, computed as the plain convolution it is"
+    def __init__(self, in_channels, out_channels, kernel_size, bias=True): super().__init__(in_channels, out_channels, kernel_size, bias=bias)
     def forward(self, x): return _conv(x, self.weight.flip(-1).transpose(0,1), self.bias, padding=self.kernel_size[0]-1)
 
 def _conv(x, weight, bias=None, dilation=1, padding=0):

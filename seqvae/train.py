@@ -20,7 +20,7 @@ from fastcore.foundation import L
 from .core import Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, log_prob, observed_span, repeat_state, state_at, write_whole
 from .data import SeriesSet, as_set, known_set
 
-# %% ../nbs/05_train.ipynb #c60cad35
+# %% ../nbs/05_train.ipynb #0e76d7d6
 class Loss:
     "Negative ELBO per step. Keeps its parts: `nll`, `kl` (nats per step) and `kl_latents`, (Z,), nats per draw of a latent (each step, or each sequence if it has one latent)"
     def __init__(self,
@@ -34,7 +34,7 @@ class Loss:
         if not isinstance(out, SeqOutput): raise TypeError(f"Loss scores a SeqOutput, the model returned {type(out).__name__}")
         nll,kl = out.nll(x, mask),out.kl(mask)
         self.n = n = nll.numel() if mask is None else int(observed_span(expand_mask(mask, out._shape()))[:,out.start:].sum())
-        if n==0: raise ValueError("a batch without a single observed step")
+        if n==0: raise ValueError("a batch without a single observed step to predict (a model without padding takes its first steps as given)")
         self.nll = nll.sum()/n
         if kl is None: self.kl = self.kl_latents = None; return self.nll
         draws = n if kl.ndim==3 else len(kl)                    # a latent is drawn once a step, or once a sequence
@@ -60,7 +60,7 @@ class KLAnneal(Callback):
         self.learn.loss_func.beta = self.start + w*(self.last-self.start) if self.shape=='linear' else self.start**(1-w)*self.last**w
     def after_fit(self): self.learn.loss_func.beta = self.last
 
-# %% ../nbs/05_train.ipynb #e1d05964
+# %% ../nbs/05_train.ipynb #fc65b461
 class BetaSchedule(Callback):
     "Train in stages with betas of their own; validation always uses the last, which stays when training ends"
     def __init__(self,
@@ -68,7 +68,7 @@ class BetaSchedule(Callback):
                  shares=None,  # Share of training for each stage; None: equal ones
                  ramp=0.,      # Share of a stage over which beta moves linearly from the one before
                 ):
-        betas = list(betas); shares = [1/len(betas)]*len(betas) if shares is None and betas else list(shares or [])
+        betas = list(betas); shares = list(shares) if shares is not None else [1/max(1, len(betas))]*len(betas)
         if not betas or min(betas)<0: raise ValueError(f"betas are numbers, none negative, got {betas}")
         if len(shares)!=len(betas) or min(shares)<=0 or abs(sum(shares)-1)>1e-6: raise ValueError(f"shares are {len(betas)} positive numbers that sum to 1, got {shares}")
         if not 0<=ramp<=1: raise ValueError(f"ramp is a share of a stage between 0 and 1, got {ramp}")
@@ -82,15 +82,15 @@ class BetaSchedule(Callback):
     def before_batch(self): self.learn.loss_func.beta = self.beta(self.pct_train) if self.training else self.betas[-1]
     def after_fit(self): self.learn.loss_func.beta = self.betas[-1]
 
-# %% ../nbs/05_train.ipynb #820a01be
+# %% ../nbs/05_train.ipynb #7d196627
 class ModelSchedule(Callback):
-    "Set an attribute of the model in stages of training; validation and the trained model have the last value"
+    "Set an attribute of the model in stages of training; validation and the trained model have the last value (a run that ends in an error leaves the one it was at)"
     def __init__(self,
                  attribute,   # Its name
                  values,      # One a stage
                  shares=None, # Share of training for each stage; None: equal ones
                 ):
-        values = list(values); shares = [1/len(values)]*len(values) if shares is None and values else list(shares or [])
+        values = list(values); shares = list(shares) if shares is not None else [1/max(1, len(values))]*len(values)
         if not values or len(shares)!=len(values) or min(shares)<=0 or abs(sum(shares)-1)>1e-6: raise ValueError(f"one value a stage, and positive shares that sum to 1, got {values} and {shares}")
         store_attr()
     def before_fit(self):
@@ -99,9 +99,8 @@ class ModelSchedule(Callback):
         i = min(int(np.searchsorted(np.cumsum(self.shares), self.pct_train+1e-9)), len(self.values)-1) if self.training else -1
         setattr(self.model, self.attribute, self.values[i])
     def after_fit(self): setattr(self.model, self.attribute, self.values[-1])
-    def after_cancel_fit(self): self.after_fit()
 
-# %% ../nbs/05_train.ipynb #583ee972
+# %% ../nbs/05_train.ipynb #3902403f
 def total_correlation(z:Tensor,       # Draws of q(z|x), (B, Z)
                       q:Distribution, # q(z|x), batch shape (B,), diagonal
                       estimator='gaussian', # 'gaussian': from the aggregate's covariance; 'minibatch': each draw against the other rows' posteriors
@@ -124,11 +123,12 @@ class TCLoss(Loss):
                 ):
         super().__init__(beta)
         if tc<0: raise ValueError(f"tc is not negative, got {tc}")
+        if estimator not in ('gaussian','minibatch'): raise ValueError(f"estimator is 'gaussian' or 'minibatch', got {estimator!r}")
         self.tc,self.estimator = tc,estimator
     def __call__(self, out, x, mask=None):
         if out.qz is None or len(out.qz.batch_shape)!=1 or not isinstance(out.qz, Independent): raise ValueError("TCLoss needs one latent per sequence with a diagonal posterior")
         loss = super().__call__(out, x, mask)
-        self.total_correlation = total_correlation(out.z, out.qz, self.estimator)
+        self.total_correlation = total_correlation(out.z, out.qz, self.estimator) if len(out.z)>1 else 0.*loss     # of a single sequence there is none
         return loss + self.beta*self.tc*self.total_correlation*len(out.z)/self.n
 
 # %% ../nbs/05_train.ipynb #488a5142
@@ -223,18 +223,26 @@ class LossParts(Callback):
         have = {m.name for m in self.learn.metrics}
         self.learn.metrics = self.learn.metrics + [LossPart(p) for p in ('nll','kl','active') if p not in have]
 
-# %% ../nbs/05_train.ipynb #aeee6c22
+# %% ../nbs/05_train.ipynb #b05f15bf
 class KLPerLatent(Callback):
-    "Keep the KL of each latent, nats a draw, after every epoch: `kls`, (epochs, Z)"
-    def before_fit(self): self.kls = np.zeros((0,0))
-    def before_train(self): self.total,self.n = 0.,0
-    def before_validate(self): self.total,self.n = 0.,0
+    "Keep the KL of each latent, nats a draw, after every epoch of the last fit: `kls`, (epochs, Z)"
+    def __init__(self): self.kls = np.zeros((0,0)); self.start()
+    def start(self): self.total,self.n = 0.,0
+    def before_fit(self):
+        self.start(); self.search = hasattr(self, 'lr_finder')                  # a search for the learning rate is no fit
+        if not self.search: self.kls = np.zeros((0,0))
+    def before_train(self): self.start()
+    def before_validate(self): self.start()
     def after_loss(self):
         v = self.learn.loss_func.kl_latents
-        if v is not None: self.total = self.total+v.detach().cpu().numpy()*self.learn.loss_func.n; self.n += self.learn.loss_func.n
+        if v is not None and torch.isfinite(v).all(): self.total = self.total+v.detach().cpu().numpy()*self.learn.loss_func.n; self.n += self.learn.loss_func.n
     def after_epoch(self):
-        if self.n: self.kls = np.concatenate([self.kls.reshape(-1, len(self.total)), [self.total/self.n]])
-    def survivors(self, threshold=0.1): "Latents above `threshold` nats at the end, most informative first"; k = self.kls[-1]; return [int(i) for i in np.argsort(-k) if k[i]>threshold]
+        if self.n and not self.search: self.kls = np.concatenate([self.kls.reshape(-1, len(self.total)), [self.total/self.n]])
+        self.start()
+    def survivors(self, threshold=0.1):
+        "Latents above `threshold` nats at the end, most informative first. Raises ValueError before training, and for a model without latents"
+        if not len(self.kls): raise ValueError("nothing was recorded: fit a model with latents first")
+        k = self.kls[-1]; return [int(i) for i in np.argsort(-k) if k[i]>threshold]
     def plot(self, threshold=0.1, ax=None):
         "KL of each latent against epochs; survivors in colour. Returns the axes"
         import matplotlib.pyplot as plt
@@ -396,7 +404,7 @@ def cut_inputs(series, horizon):
     "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without"
     return None if series.u is None else torch.nan_to_num(known_set(series).padded())
 
-# %% ../nbs/05_train.ipynb #08538376
+# %% ../nbs/05_train.ipynb #f80316d1
 @torch.no_grad()
 def latent_use(model,          # A SequenceModel
                x,              # Series, (B, T, C)
@@ -404,17 +412,17 @@ def latent_use(model,          # A SequenceModel
                mask=None,      # True = observed
                threshold=0.01, # An active latent carries more nats a step
               )->dict:
-    "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step; latents with more than `threshold` nats a step, and the KL of each; nll with the latents of other series (NaN for a single one)"
+    "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step, of which there are `steps`; latents with more than `threshold` nats a step, and the KL of each; nll with the latents of other series (NaN for a single one)"
     x = model.as_batch(x); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
     out,loss = model.forward_once(x, u, mask),Loss(); loss(out, x, mask)
-    res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll), kl_latents=None)
+    res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll), kl_latents=None, steps=loss.n)
     if loss.kl is None: return res
     B,T,_ = x.shape; cut = lambda v: v[:,out.start:].flatten(0,1)
     px = model.to_units(model.emit_with(out, out.z.roll(max(1, B//2), 0), None if u is None else model.prepare_u(u, B, T)))
     shuffled = -log_prob(px, cut(x), None if mask is None else cut(mask)).sum()/loss.n
-    return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled) if B>1 else math.nan, 'kl_latents':loss.kl_latents.cpu()}
+    return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled) if B>1 else math.nan, 'kl_latents':loss.kl_latents.cpu(), 'steps':loss.n}
 
-# %% ../nbs/05_train.ipynb #26d19127
+# %% ../nbs/05_train.ipynb #bf0e5b18
 @torch.no_grad()
 def evaluate(model:SequenceModel,
              series,        # Held-out units: SeriesSet, list or array
@@ -447,4 +455,5 @@ def _evaluate_batch(model, s, clean, horizon, n_samples, scale):
     target = full if clean is None else torch.nan_to_num(clean.padded())
     ok = torch.ones_like(full, dtype=torch.bool) if fmask is None else fmask.clone(); ok[:,0] = False   # nothing is before the first step
     se = torch.where(ok, ((pred-target)/scale)**2, 0.); one = se.flatten(1).sum(1)/ok.flatten(1).sum(1)
-    return dict(steps=len(s)*full.shape[1] if fmask is None else int(observed_span(fmask).sum()), samples=fc, truth=truth, clean=None if clean is None else cut_series(clean, horizon)[2], one=one, use=latent_use(model, full, u, fmask))
+    use = latent_use(model, full, u, fmask)
+    return dict(steps=use.pop('steps'), samples=fc, truth=truth, clean=None if clean is None else cut_series(clean, horizon)[2], one=one, use=use)

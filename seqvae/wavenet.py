@@ -76,7 +76,7 @@ class ResidualBlock(nn.Module):
         h = self.mix(h.transpose(1,2), 2).transpose(1,2)
         return last_steps(x, T)+self.conv_res(h),self.conv_skip(h)
 
-# %% ../nbs/03_wavenet.ipynb #287f7d5b
+# %% ../nbs/03_wavenet.ipynb #7b8dff23
 OUT_DISTRIBUTIONS = dict(normal='normal', mixture='mixture', logistic='logistic', categorical='mulaw', binary='bernoulli', bernoulli='bernoulli')
 
 def _head(out_distribution, num_mixtures, discrete_channels):
@@ -90,18 +90,19 @@ def _head(out_distribution, num_mixtures, discrete_channels):
     args = dict(normal=wide, mixture=dict(**wide, **k), logistic=dict(residual=False, **k, **levels), categorical=levels)
     return OUT_DISTRIBUTIONS[name],args.get(name, {})
 
-def _vae_arguments(in_channels, out_channels, c_channels, kwargs):
+def _vae_arguments(in_channels, out_channels, c_channels, position, use_pad, kwargs):
     "Arguments for `VAEConv1d`, those that must agree checked"
     kwargs = {k:v for k,v in kwargs.items() if k!='model_name'}
     if out_channels!=in_channels: raise ValueError(f"the model predicts the channels it reads: in_channels={in_channels}, out_channels={out_channels}")
     for k,v,name in (('nc_in',in_channels,'in_channels'), ('nc_out',c_channels,'c_channels')):
         if c_channels and kwargs.get(k, v)!=v: raise ValueError(f"{k}={kwargs[k]} must equal {name}={v}")
-    if 'emission' in kwargs: raise ValueError("choose the emission by out_distribution")
+    if position and not use_pad: raise ValueError("position counts from the first step, so the model must be trained on it: pass use_pad=True")
+    if 'emission' in kwargs or 'emission_kwargs' in kwargs: raise ValueError("choose the emission by out_distribution")
     return {**kwargs, 'nc_in':in_channels, 'nc_out':max(1, check_count(c_channels, 'c_channels', 0))}
 
-# %% ../nbs/03_wavenet.ipynb #5a997c8c
+# %% ../nbs/03_wavenet.ipynb #c1764d33
 class VAEWaveNet(VAEConv1d):
-    "A convolutional VAE with an autoregressive decoder: p(x_t | x_t-m..t-1, z, u_t), m = `receptive_field`; SPIVAE of Fernández-Fernández et al. (2024)"
+    "A convolutional VAE with an autoregressive decoder: p(x_t | x_t-m..t-1, z, u_t), m = `receptive_field`; SPIVAE of Fernández-Fernández et al. (2024). Holes are read as the mean"
     def __init__(self,
                  in_channels:int=1,   # Channels of x
                  res_channels:int=16, # Channels between the blocks
@@ -122,10 +123,9 @@ class VAEWaveNet(VAEConv1d):
                  position:bool=False, # Let the WaveNet read the running sum of x too: a memory without end. Needs use_pad
                  **vae_kwargs,        # nf, encoder, o_dim, nc_in, nc_out, z_dim, decoder, beta, avg_size, kernel_size of `VAEConv1d`
                 ):
-        vae = _vae_arguments(in_channels, out_channels, c_channels, vae_kwargs); name,args = _head(out_distribution, num_mixtures, discrete_channels)
+        vae = _vae_arguments(in_channels, out_channels, c_channels, position, use_pad, vae_kwargs); name,args = _head(out_distribution, num_mixtures, discrete_channels)
         super().__init__(**vae, emission=name, emission_kwargs=args)
         for n,v in dict(layer_size=layer_size, stack_size=stack_size, res_kernel_size=res_kernel_size, skip_channels=skip_channels).items(): check_count(v, n)
-        if position and not use_pad: raise ValueError("position counts from the first step, so the model must be trained on it: pass use_pad=True")
         if not c_channels: self.encoder = self.decoder = None; self.z_dim = 0
         self.depth = None                    # Only so many blocks are in use; None: all
         self.use_pad,self.u_dim = use_pad,check_count(g_channels, 'g_channels', 0)
@@ -141,13 +141,14 @@ class VAEWaveNet(VAEConv1d):
         if weight_norm:
             for m in [m for part in (self.init_conv, self.causal, self.res_stack, self.out_conv) for m in part.modules() if isinstance(m, nn.Conv1d)]: normalize_weight(m)
 
-# %% ../nbs/03_wavenet.ipynb #8212316a
+# %% ../nbs/03_wavenet.ipynb #5c423840
 @patch(as_prop=True)
 def receptive_field(self:VAEWaveNet): "Steps of the past that a prediction sees"; return self.causal.reach+sum(b.dilated.reach for b in self.res_stack)
 
 @patch
 def reset_parameters(self:VAEWaveNet):
-    "Start with latents that carry little noise and conditions that make themselves felt"
+    "Start with latents that carry little noise and conditions that make themselves felt. Raises ValueError once weights are normalised"
+    if torch.nn.utils.parametrize.is_parametrized(self.init_conv): raise ValueError("weight normalisation keeps directions and lengths: build a new model to start anew")
     for part in (self.init_conv, self.causal, self.res_stack, self.out_conv): init_cnn(part)
     nn.init.normal_(self.out_conv[-1].weight, std=.05)
     if self.encoder is None: return
@@ -176,7 +177,7 @@ def net(self:VAEWaveNet, x, c=None, g=None, pad=None, keep=None):
     if self.depth is not None and not pad: skips = last_steps(skips, T-self.receptive_field)
     return self.out_conv(skips*len(self.res_stack)**-.5).transpose(1,2)
 
-# %% ../nbs/03_wavenet.ipynb #0804fe97
+# %% ../nbs/03_wavenet.ipynb #a0c606ab
 @patch
 def infer_z(self:VAEWaveNet, x, mask=None):
     "q(z | x_1:T), batch shape (B,); None without latents. Raises ValueError for sequences longer than `o_dim`"
@@ -221,6 +222,9 @@ def unroll(self:VAEWaveNet, x, u=None, mask=None, pad=None):
     qz = self.infer_z(x, mask); z = self.draw(qz)
     px = self.given(z, x, u, pad)
     return SeqOutput(px, qz, None if z is None else self.prior_z(B), z, 0 if pad else RF, self._history(x, u, mask, z))
+
+@patch
+def unroll_steps(self:VAEWaveNet, x, u=None, mask=None): "There are no steps: the latent belongs to the whole sequence"; return self.unroll(x, u, mask, pad=True)
 
 @patch
 def _history(self:VAEWaveNet, x, u, mask, z):
@@ -272,7 +276,7 @@ def sample_from_mix_gaussian(y:Tensor, # Logits, means and log-scales of K Gauss
     mu,log_s = (o.gather(1, k)[:,0] for o in (mu, log_s.clamp(min=log_scale_min)))
     return mu+log_s.exp()*torch.randn_like(mu)
 
-# %% ../nbs/03_wavenet.ipynb #89c30622
+# %% ../nbs/03_wavenet.ipynb #d71a88f3
 def _matrix(conv, scale=1.): "Weights of a convolution as a matrix, taps side by side, (out, k in), and its bias, (out, 1)"; return conv.weight.permute(0,2,1).flatten(1)*scale,conv.bias[:,None]*scale
 
 class CachedWaveNet:
@@ -284,19 +288,19 @@ class CachedWaveNet:
                  c=None,  # Conditions of the past, (B, T, c)
                  u=None,  # Known inputs of the past, (B, T, U)
                 ):
-        m,half = model,.5**.5; self.init,self.causal = _matrix(m.init_conv),_matrix(m.causal.conv)
+        m,half,used = model,.5**.5,model.res_stack[:model.depth]; self.init,self.causal = _matrix(m.init_conv),_matrix(m.causal.conv)
         self.blocks = []
-        for b in m.res_stack:
+        for b in used:
             conds = [o.weight[...,0] for o in (b.conv_c,b.conv_g) if o is not None]; W,bias = _matrix(b.dilated.conv)
             self.blocks.append((torch.cat([W,*conds], 1), bias, *_matrix(b.conv_res, half), b.dilated.conv.dilation[0], b.dilated.conv.kernel_size[0], b.mix_columns))
-        skips = [_matrix(b.conv_skip, len(m.res_stack)**-.5) for b in m.res_stack]
-        self.skip = torch.cat([W for W,_ in skips], 1),sum(bias for _,bias in skips)
+        skips = [_matrix(b.conv_skip, len(m.res_stack)**-.5) for b in used]
+        self.skip = (torch.cat([W for W,_ in skips], 1),sum(bias for _,bias in skips)) if skips else None
         self.out = [_matrix(m.out_conv[i]) for i in (1,3)]
         self.fill(m, x, ends, c, u)
 
     def fill(self, m, x, ends, c, u):
         "Queues from one pass over the past"
-        reach,kept = [2]+[b.dilated.reach for b in m.res_stack],[]
+        reach,kept = [2]+[b.dilated.reach for b in m.res_stack[:m.depth]],[]
         past = m.emission.feed(x)*(1. if c is None or not x.shape[1] else m.units(c)); self.sum = None
         if x.shape[1]: m.net(past, c, u, pad=True, keep=kept)
         else: kept = [x.new_zeros(len(x), m.init_conv.out_channels, 0)]*len(reach)
@@ -315,7 +319,7 @@ class CachedWaveNet:
             q.append(h)
             outs.append(mix(torch.addmm(bias, W, torch.cat([q[-1-j*d] for j in range(k-1, -1, -1)]+[*cond]))))
             h = torch.add(torch.addmm(r, R, outs[-1]), h, alpha=.5**.5)
-        f = torch.addmm(self.skip[1], self.skip[0], torch.cat(outs))
+        f = torch.addmm(self.skip[1], self.skip[0], torch.cat(outs)) if outs else h.new_zeros(self.out[0][0].shape[1], h.shape[1])
         for W,bias in self.out: f = torch.addmm(bias, W, f.relu())
         return f
 
@@ -324,14 +328,14 @@ class CachedWaveNet:
         self.before,self.last,self.sum = (None if v is None else v[:,rows] for v in (self.before, self.last, self.sum))
         self.queues = [deque((o[:,rows] for o in q), maxlen=q.maxlen) for q in self.queues]
 
-# %% ../nbs/03_wavenet.ipynb #f7ed7c4d
+# %% ../nbs/03_wavenet.ipynb #a8110b7b
 @patch
-def _conditions(self:VAEWaveNet, z, u, first, steps):
-    "What the network is told of the steps from `first` (B,) of each row on: a list of c and u, as far as there are any, (steps, ., B). Before the first step that was trained, the c of that one is held, beyond `o_dim` the last that has seen no edge"
+def _conditions(self:VAEWaveNet, z, u, first, steps, hold=True):
+    "What the network is told of the steps from `first` (B,) of each row on: a list of c and u, as far as there are any, (steps, ., B). Beyond `o_dim` the last c that has seen no edge is held; with `hold`, for generation from nothing, the c of the first step that was trained stands for those before it"
     conds = []
     if z is not None:
         t = first[:,None]+torch.arange(steps, device=first.device); c = torch.cat([self.decoder(o) for o in z.split(64)]).transpose(1,2)   # 64 rows stay in the cache
-        early,late = 0 if self.use_pad else self.receptive_field,self.o_dim-1-self.edge                  # a model without padding was never taught the first steps
+        early,late = self.receptive_field if hold and not self.use_pad else 0,self.o_dim-1-self.edge      # a model without padding was never taught the first steps
         t = torch.where(t<early, min(max(early, self.edge), self.o_dim-1), torch.where(t>=self.o_dim, max(0, late), t))
         conds.append(c.gather(1, t[...,None].expand(-1, -1, c.shape[-1])))
     return [v.permute(1,2,0).contiguous() for v in conds+([] if u is None else [u])]
@@ -350,7 +354,7 @@ def rollout(self:VAEWaveNet,
     if z is not None: raise ValueError("one latent belongs to the whole sequence: pass it to `sample`")
     ends,zs = s['t'],s.get('z'); T = int(ends.max().clamp(min=0)); past = s['u'][:,:T] if 'u' in s and T else None; fs,xs,feed = [],[],None
     cache = CachedWaveNet(self, s['x'][:,:T], ends.clamp(min=0), self.features(zs, T) if T else None, past)
-    conds = self._conditions(zs, u, ends, horizon); gs = self.units(conds[0].mT) if self.gain else [1.]*horizon                       # (H, B, 1)
+    conds = self._conditions(zs, u, ends, horizon, hold=T==0); gs = self.units(conds[0].mT) if self.gain else [1.]*horizon                       # (H, B, 1)
     for t in progress_bar(range(horizon), leave=False) if bar else range(horizon):
         fs.append(cache.step(feed, *[c[t] for c in conds])); px = self.emit_in_units(fs[-1].T, gs[t])
         if feedback=='sample': xs.append(px.sample().to(self.x_loc.dtype))
@@ -486,7 +490,7 @@ def _continue_rows(self:VAEWaveNet, x, u, past, mask, ends, horizon, n, feedback
     idx = ends[:,None]+torch.arange(horizon, device=x.device)
     return self.rollout({**s, 'u':rep(past)}, horizon, rep(u.gather(1, idx[...,None].expand(-1, -1, self.u_dim))), 'sample').x
 
-# %% ../nbs/03_wavenet.ipynb #50e8c3d1
+# %% ../nbs/03_wavenet.ipynb #55d7283c
 @patch
 @torch.no_grad()
 def impute(self:VAEWaveNet,
@@ -517,7 +521,7 @@ def _particles(self:VAEWaveNet, x, u, mask, K, n):
         q,p = self.infer_z(x, mask),self.prior_z(1); z = torch.cat([q.sample((K-K//2,)), p.sample((K//2,))])[:,0]
         lw = p.log_prob(z)-torch.logaddexp(q.log_prob(z), p.log_prob(z)); lw = lw-lw.logsumexp(0)
     scored = self.scored(x, mask); zero = torch.zeros(K, dtype=torch.long, device=x.device)
-    cache = CachedWaveNet(self, x.new_zeros(K, 0, self.x_dim), zero); conds = self._conditions(z, rep(u), zero, T); paths,feed = x.new_zeros(K, T, self.x_dim),None
+    cache = CachedWaveNet(self, x.new_zeros(K, 0, self.x_dim), zero); conds = self._conditions(z, rep(u), zero, T, hold=False); paths,feed = x.new_zeros(K, T, self.x_dim),None
     for t in range(T):
         c = [v[t] for v in conds]; g = self.units(c[0].T) if self.gain else 1.; px = self.emit_in_units(cache.step(feed, *c).T, g); seen = rep(mask)[:,t]
         new = torch.where(seen, rep(x)[:,t], sample_missing(px, rep(x)[:,t], seen)); paths[:,t] = new
