@@ -100,7 +100,7 @@ def _vae_arguments(in_channels, out_channels, c_channels, position, use_pad, kwa
     if 'emission' in kwargs or 'emission_kwargs' in kwargs: raise ValueError("choose the emission by out_distribution")
     return {**kwargs, 'nc_in':in_channels, 'nc_out':max(1, check_count(c_channels, 'c_channels', 0))}
 
-# %% ../nbs/03_wavenet.ipynb #c1764d33
+# %% ../nbs/03_wavenet.ipynb #eb1a8be5
 class VAEWaveNet(VAEConv1d):
     "A convolutional VAE with an autoregressive decoder: p(x_t | x_t-m..t-1, z, u_t), m = `receptive_field`; SPIVAE of Fernández-Fernández et al. (2024). Holes are read as the mean"
     def __init__(self,
@@ -123,17 +123,17 @@ class VAEWaveNet(VAEConv1d):
                  position:bool=False, # Let the WaveNet read the running sum of x too: a memory without end. Needs use_pad
                  **vae_kwargs,        # nf, encoder, o_dim, nc_in, nc_out, z_dim, decoder, beta, avg_size, kernel_size of `VAEConv1d`
                 ):
-        vae = _vae_arguments(in_channels, out_channels, c_channels, position, use_pad, vae_kwargs); name,args = _head(out_distribution, num_mixtures, discrete_channels)
+        vae = _vae_arguments(in_channels, out_channels, c_channels, position, use_pad, vae_kwargs)
+        name,args = _head(out_distribution, num_mixtures, discrete_channels)
         super().__init__(**vae, emission=name, emission_kwargs=args)
         for n,v in dict(layer_size=layer_size, stack_size=stack_size, res_kernel_size=res_kernel_size, skip_channels=skip_channels).items(): check_count(v, n)
         if not c_channels: self.encoder = self.decoder = None; self.z_dim = 0
-        self.depth = None                    # Only so many blocks are in use; None: all
-        self.use_pad,self.u_dim = use_pad,check_count(g_channels, 'g_channels', 0)
-        self.gain = gain and c_channels>0 and name in ('normal','mixture')
-        self.u_loc,self.u_scale = torch.zeros(g_channels),torch.ones(g_channels)
-        self.position = position; self.init_conv = Conv1d(self.emission.feed_dim*(1+position), res_channels, 1)
+        self.use_pad,self.position,self.gain,self.depth = use_pad,position,gain and c_channels>0 and name in ('normal','mixture'),None
+        self.u_dim,self.u_loc,self.u_scale = check_count(g_channels, 'g_channels', 0),torch.zeros(g_channels),torch.ones(g_channels)
+        self.init_conv = Conv1d(self.emission.feed_dim*(1+position), res_channels, 1)
         self.causal = DilatedCausalConv1d('A', res_channels, res_channels, 2, use_pad=use_pad)
-        self.res_stack = nn.ModuleList([ResidualBlock(res_channels, skip_channels, res_kernel_size, 2**i, c_channels, g_channels, use_pad=use_pad, gate=gate) for _ in range(stack_size) for i in range(layer_size)])
+        block = lambda i: ResidualBlock(res_channels, skip_channels, res_kernel_size, 2**i, c_channels, g_channels, use_pad=use_pad, gate=gate)
+        self.res_stack = nn.ModuleList([block(i) for _ in range(stack_size) for i in range(layer_size)])                       # `depth` of them are in use; None: all
         self.emission = make_emission(name, skip_channels, in_channels, **args)
         self.emission.linear,last = nn.Identity(),Conv1d(skip_channels, self.emission.linear.out_features, 1)   # the head's layer is the last convolution
         self.out_conv = nn.Sequential(nn.ReLU(), Conv1d(skip_channels, skip_channels, 1), nn.ReLU(), last)
@@ -177,7 +177,7 @@ def net(self:VAEWaveNet, x, c=None, g=None, pad=None, keep=None):
     if self.depth is not None and not pad: skips = last_steps(skips, T-self.receptive_field)
     return self.out_conv(skips*len(self.res_stack)**-.5).transpose(1,2)
 
-# %% ../nbs/03_wavenet.ipynb #a0c606ab
+# %% ../nbs/03_wavenet.ipynb #4e759803
 @patch
 def infer_z(self:VAEWaveNet, x, mask=None):
     "q(z | x_1:T), batch shape (B,); None without latents. Raises ValueError for sequences longer than `o_dim`"
@@ -189,6 +189,7 @@ def infer_z(self:VAEWaveNet, x, mask=None):
     q = diag_normal(torch.cat([.7*(rms.log()+1), q.mean[:,1:]], 1), 2*q.stddev.log())
     return q if mask is None else where_normal(mask.flatten(1).any(1), q, self.prior_z(len(x)))
 
+# %% ../nbs/03_wavenet.ipynb #f34c6693
 @patch
 def features(self:VAEWaveNet, z, steps=None):
     "c_t of the first steps, (B, steps, c); beyond `o_dim` the last one that has seen no edge is held. None without latents"
@@ -201,6 +202,7 @@ def features(self:VAEWaveNet, z, steps=None):
 @patch(as_prop=True)
 def edge(self:VAEWaveNet): "Steps at either end of the decoder's output that see its edge"; return sum(m.kernel_size[0]-1 for m in self.decoder if isinstance(m, nn.ConvTranspose1d))
 
+# %% ../nbs/03_wavenet.ipynb #099ca305
 @patch
 def as_batch(self:VAEWaveNet, x):
     "x as (B, T, C). Raises TypeError for integers where real numbers are due: positions in pixels and level numbers are no displacements"
@@ -226,6 +228,7 @@ def unroll(self:VAEWaveNet, x, u=None, mask=None, pad=None):
 @patch
 def unroll_steps(self:VAEWaveNet, x, u=None, mask=None): "There are no steps: the latent belongs to the whole sequence"; return self.unroll(x, u, mask, pad=True)
 
+# %% ../nbs/03_wavenet.ipynb #52c5b1e8
 @patch
 def _history(self:VAEWaveNet, x, u, mask, z):
     "State before every step and after the last: the whole history, of which `t` steps are known"
@@ -276,7 +279,7 @@ def sample_from_mix_gaussian(y:Tensor, # Logits, means and log-scales of K Gauss
     mu,log_s = (o.gather(1, k)[:,0] for o in (mu, log_s.clamp(min=log_scale_min)))
     return mu+log_s.exp()*torch.randn_like(mu)
 
-# %% ../nbs/03_wavenet.ipynb #d71a88f3
+# %% ../nbs/03_wavenet.ipynb #e7f12826
 def _matrix(conv, scale=1.): "Weights of a convolution as a matrix, taps side by side, (out, k in), and its bias, (out, 1)"; return conv.weight.permute(0,2,1).flatten(1)*scale,conv.bias[:,None]*scale
 
 class CachedWaveNet:
@@ -298,17 +301,6 @@ class CachedWaveNet:
         self.out = [_matrix(m.out_conv[i]) for i in (1,3)]
         self.fill(m, x, ends, c, u)
 
-    def fill(self, m, x, ends, c, u):
-        "Queues from one pass over the past"
-        reach,kept = [2]+[b.dilated.reach for b in m.res_stack[:m.depth]],[]
-        past = m.emission.feed(x)*(1. if c is None or not x.shape[1] else m.units(c)); self.sum = None
-        if x.shape[1]: m.net(past, c, u, pad=True, keep=kept)
-        else: kept = [x.new_zeros(len(x), m.init_conv.out_channels, 0)]*len(reach)
-        idx = lambda n: (ends[:,None]+torch.arange(n, device=x.device))[:,None].expand(-1, kept[0].shape[1], -1)
-        columns = [F.pad(k, (n,0)).gather(2, idx(n)).permute(2,1,0).contiguous().unbind(0) for k,n in zip(kept, reach)]
-        if m.position: self.sum = (past*(torch.arange(past.shape[1], device=x.device)[:,None]<ends[:,None,None])).sum(1).T if x.shape[1] else x.new_zeros(m.emission.feed_dim, len(x))
-        (self.before,self.last),self.queues = columns[0],[deque(k, maxlen=len(k)+1) for k in columns[1:]]   # before, last: what the first layer makes of x at t-2 and t-1
-
     def step(self, feed=None, *cond):
         "Take in x_t-1 as the network reads it, (C, B), None right at the start, and the conditions of step t, (., B) each; features of p(x_t), (n, B)"
         if feed is not None:
@@ -323,23 +315,39 @@ class CachedWaveNet:
         for W,bias in self.out: f = torch.addmm(bias, W, f.relu())
         return f
 
-    def pick(self, rows):
-        "Go on with these rows, in this order"
-        self.before,self.last,self.sum = (None if v is None else v[:,rows] for v in (self.before, self.last, self.sum))
-        self.queues = [deque((o[:,rows] for o in q), maxlen=q.maxlen) for q in self.queues]
+# %% ../nbs/03_wavenet.ipynb #335fe958
+@patch
+def fill(self:CachedWaveNet, m, x, ends, c, u):
+    "Queues from one pass over the past"
+    reach,kept = [2]+[b.dilated.reach for b in m.res_stack[:m.depth]],[]
+    past = m.emission.feed(x)*(1. if c is None or not x.shape[1] else m.units(c)); self.sum = None
+    if x.shape[1]: m.net(past, c, u, pad=True, keep=kept)
+    else: kept = [x.new_zeros(len(x), m.init_conv.out_channels, 0)]*len(reach)
+    idx = lambda n: (ends[:,None]+torch.arange(n, device=x.device))[:,None].expand(-1, kept[0].shape[1], -1)
+    columns = [F.pad(k, (n,0)).gather(2, idx(n)).permute(2,1,0).contiguous().unbind(0) for k,n in zip(kept, reach)]
+    if m.position: self.sum = (past*(torch.arange(past.shape[1], device=x.device)[:,None]<ends[:,None,None])).sum(1).T if x.shape[1] else x.new_zeros(m.emission.feed_dim, len(x))
+    (self.before,self.last),self.queues = columns[0],[deque(k, maxlen=len(k)+1) for k in columns[1:]]   # before, last: what the first layer makes of x at t-2 and t-1
 
-# %% ../nbs/03_wavenet.ipynb #a8110b7b
+@patch
+def pick(self:CachedWaveNet, rows):
+    "Go on with these rows, in this order"
+    self.before,self.last,self.sum = (None if v is None else v[:,rows] for v in (self.before, self.last, self.sum))
+    self.queues = [deque((o[:,rows] for o in q), maxlen=q.maxlen) for q in self.queues]
+
+# %% ../nbs/03_wavenet.ipynb #447d1e32
 @patch
 def _conditions(self:VAEWaveNet, z, u, first, steps, hold=True):
     "What the network is told of the steps from `first` (B,) of each row on: a list of c and u, as far as there are any, (steps, ., B). Beyond `o_dim` the last c that has seen no edge is held; with `hold`, for generation from nothing, the c of the first step that was trained stands for those before it"
     conds = []
     if z is not None:
-        t = first[:,None]+torch.arange(steps, device=first.device); c = torch.cat([self.decoder(o) for o in z.split(64)]).transpose(1,2)   # 64 rows stay in the cache
+        t = first[:,None]+torch.arange(steps, device=first.device)
+        c = torch.cat([self.decoder(o) for o in z.split(64)]).transpose(1,2)   # 64 rows stay in the cache
         early,late = self.receptive_field if hold and not self.use_pad else 0,self.o_dim-1-self.edge      # a model without padding was never taught the first steps
         t = torch.where(t<early, min(max(early, self.edge), self.o_dim-1), torch.where(t>=self.o_dim, max(0, late), t))
         conds.append(c.gather(1, t[...,None].expand(-1, -1, c.shape[-1])))
     return [v.permute(1,2,0).contiguous() for v in conds+([] if u is None else [u])]
 
+# %% ../nbs/03_wavenet.ipynb #6792ae97
 @patch
 def rollout(self:VAEWaveNet,
             s:dict,           # State before the first unseen step
@@ -354,7 +362,8 @@ def rollout(self:VAEWaveNet,
     if z is not None: raise ValueError("one latent belongs to the whole sequence: pass it to `sample`")
     ends,zs = s['t'],s.get('z'); T = int(ends.max().clamp(min=0)); past = s['u'][:,:T] if 'u' in s and T else None; fs,xs,feed = [],[],None
     cache = CachedWaveNet(self, s['x'][:,:T], ends.clamp(min=0), self.features(zs, T) if T else None, past)
-    conds = self._conditions(zs, u, ends, horizon, hold=T==0); gs = self.units(conds[0].mT) if self.gain else [1.]*horizon                       # (H, B, 1)
+    conds = self._conditions(zs, u, ends, horizon, hold=T==0)
+    gs = self.units(conds[0].mT) if self.gain else [1.]*horizon                       # (H, B, 1)
     for t in progress_bar(range(horizon), leave=False) if bar else range(horizon):
         fs.append(cache.step(feed, *[c[t] for c in conds])); px = self.emit_in_units(fs[-1].T, gs[t])
         if feedback=='sample': xs.append(px.sample().to(self.x_loc.dtype))
@@ -363,7 +372,7 @@ def rollout(self:VAEWaveNet,
     out.x = torch.stack(xs, 1) if feedback=='sample' else out.px.sample().to(self.x_loc.dtype)
     return out
 
-# %% ../nbs/03_wavenet.ipynb #a4ba19aa
+# %% ../nbs/03_wavenet.ipynb #01b41268
 @patch
 @torch.no_grad()
 def sample(self:VAEWaveNet,
@@ -382,7 +391,8 @@ def sample(self:VAEWaveNet,
     if state is not None or warmup is not None: raise ValueError("one latent makes the whole sequence: state and warmup have no meaning here, see burn_in")
     burn = (0 if self.use_pad else 2*self.receptive_field) if burn_in is None else check_count(burn_in, 'burn_in', 0)
     z,u = self._as_latents(z, n),self._as_conditions(u, n, length, burn)
-    width = self.init_conv.out_channels; per_row = 4*(width*sum(b.dilated.reach for b in self.res_stack)+(length+burn)*(self.out_conv[-1].out_channels+8*self.x_dim+16)+self.o_dim*width*4)
+    width = self.init_conv.out_channels
+    per_row = 4*(width*sum(b.dilated.reach for b in self.res_stack)+(length+burn)*(self.out_conv[-1].out_channels+8*self.x_dim+16)+self.o_dim*width*4)
     few = max(1, max_bytes//per_row)
     with fork_seed(seed):
         if z is None and self.decoder is not None: z = self.draw(self.prior_z(n))
@@ -390,6 +400,7 @@ def sample(self:VAEWaveNet,
     x = torch.cat(parts)
     return x*self.x_scale+self.x_loc if self.emission.continuous else x
 
+# %% ../nbs/03_wavenet.ipynb #fd3bf70d
 @patch
 def _generate(self:VAEWaveNet, z, u, n, length, burn, bar):
     s = dict(x=self.x_loc.new_zeros(n, 0, self.x_dim), t=torch.full((n,), -burn, device=self.device))
@@ -429,10 +440,11 @@ def sample_naive(self:VAEWaveNet, n, length, u=None, z=None, seed=None):
             x[:,t] = self.emit_in_units(f, g[:,-1] if self.gain else 1.).sample()
     return x*self.x_scale+self.x_loc if self.emission.continuous else x
 
-# %% ../nbs/03_wavenet.ipynb #10007604
+# %% ../nbs/03_wavenet.ipynb #391aa94e
 @patch
 def init_state(self:VAEWaveNet, batch):
-    x = self.x_loc.new_zeros(batch, self.o_dim, self.x_dim); s = dict(x=x, m=torch.zeros_like(x, dtype=torch.bool), t=torch.zeros(batch, dtype=torch.long, device=x.device))
+    x = self.x_loc.new_zeros(batch, self.o_dim, self.x_dim)
+    s = dict(x=x, m=torch.zeros_like(x, dtype=torch.bool), t=torch.zeros(batch, dtype=torch.long, device=x.device))
     if self.u_dim: s['u'] = x.new_zeros(batch, self.o_dim, self.u_dim)
     if self.decoder is not None: s['z'] = self.draw(self.prior_z(batch))
     return s
@@ -490,7 +502,7 @@ def _continue_rows(self:VAEWaveNet, x, u, past, mask, ends, horizon, n, feedback
     idx = ends[:,None]+torch.arange(horizon, device=x.device)
     return self.rollout({**s, 'u':rep(past)}, horizon, rep(u.gather(1, idx[...,None].expand(-1, -1, self.u_dim))), 'sample').x
 
-# %% ../nbs/03_wavenet.ipynb #55d7283c
+# %% ../nbs/03_wavenet.ipynb #1a3524b4
 @patch
 @torch.no_grad()
 def impute(self:VAEWaveNet,
@@ -513,6 +525,7 @@ def impute(self:VAEWaveNet,
     if self.emission.continuous: s = s*self.x_scale+self.x_loc
     return Forecast(torch.where(mask, raw, s), known=torch.where(mask, raw, torch.full_like(raw, float('nan'))))
 
+# %% ../nbs/03_wavenet.ipynb #6e0a3cd2
 @patch
 def _particles(self:VAEWaveNet, x, u, mask, K, n):
     "n of K particles that walked along one series, (n, T, C)"
@@ -521,9 +534,11 @@ def _particles(self:VAEWaveNet, x, u, mask, K, n):
         q,p = self.infer_z(x, mask),self.prior_z(1); z = torch.cat([q.sample((K-K//2,)), p.sample((K//2,))])[:,0]
         lw = p.log_prob(z)-torch.logaddexp(q.log_prob(z), p.log_prob(z)); lw = lw-lw.logsumexp(0)
     scored = self.scored(x, mask); zero = torch.zeros(K, dtype=torch.long, device=x.device)
-    cache = CachedWaveNet(self, x.new_zeros(K, 0, self.x_dim), zero); conds = self._conditions(z, rep(u), zero, T, hold=False); paths,feed = x.new_zeros(K, T, self.x_dim),None
+    cache = CachedWaveNet(self, x.new_zeros(K, 0, self.x_dim), zero); conds = self._conditions(z, rep(u), zero, T, hold=False)
+    paths,feed = x.new_zeros(K, T, self.x_dim),None
     for t in range(T):
-        c = [v[t] for v in conds]; g = self.units(c[0].T) if self.gain else 1.; px = self.emit_in_units(cache.step(feed, *c).T, g); seen = rep(mask)[:,t]
+        c = [v[t] for v in conds]; g = self.units(c[0].T) if self.gain else 1.; px = self.emit_in_units(cache.step(feed, *c).T, g)
+        seen = rep(mask)[:,t]
         new = torch.where(seen, rep(x)[:,t], sample_missing(px, rep(x)[:,t], seen)); paths[:,t] = new
         if scored[:,t].any(): lw = lw+log_prob(px, rep(x)[:,t], rep(scored)[:,t])
         feed = (self.emission.feed(new)*g).T; w = lw.softmax(0)

@@ -4,9 +4,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from conftest import folder
 from seqvae.analysis import fgn_nll, ideal_observer, msd, msd_slope
 from seqvae.core import load_model
-from seqvae.data import SeqDataLoaders, dicty_beads, diffusion, diffusion_dls, fbm, sbm, split_units, spt_halotag
-from seqvae.train import BetaSchedule, KLPerLatent, Loss, TCLoss, evaluate, latent_use, seq_learner
-from seqvae.wavenet import VAEWaveNet
+from seqvae.data import SeqDataLoaders, SeriesSet, dicty_beads, diffusion, diffusion_dls, fbm, sbm, split_units, spt_halotag
+from fastai.basics import Callback, CancelFitException
+from seqvae.train import BetaSchedule, Checkpoint, KLPerLatent, Loss, TCLoss, evaluate, latent_use, seq_learner
+from seqvae.wavenet import CachedWaveNet, VAEWaveNet
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 small = dict(nf=[4], encoder=[8], decoder=[8], z_dim=2, avg_size=2, res_channels=4, skip_channels=3)
@@ -46,6 +47,32 @@ def test_cached_generation_is_the_naive_one(model, n, length):
     assert a.shape==(n,length,model.x_dim)
     if (a-b).abs().max()>1e-5*max(1, float(b.abs().max())): assert not model.emission.continuous or model.config['out_distribution'] in ('logistic','Categorical') # a draw at the edge of two levels
     assert model.sample(n, length, u=u, z=z, seed=1, burn_in=0, max_bytes=1).shape==a.shape
+
+@few
+@given(models(), st.integers(1,30), st.sampled_from([None,1,0]))
+@torch.no_grad()
+def test_cached_steps_are_the_parallel_pass(model, T, depth):
+    "Fed with a series, the cache gives what one pass over it gives, at any depth, also after its rows were picked anew"
+    model.depth = depth; x,u = batch(model, 4, T); z = torch.randn(4,2) if model.decoder is not None else None; rows = torch.tensor([3,1,1,0]); zero = torch.zeros(4, dtype=torch.long)
+    cache,conds,feed,got = CachedWaveNet(model, x[:,:0], zero),model._conditions(z, u, zero, T, hold=False),None,[]
+    for t in range(T):
+        if t==T//2: cache.pick(rows); conds = [c[...,rows] for c in conds]; feed = feed if feed is None else feed[:,rows]; x,u,z = x[rows],u if u is None else u[rows],z if z is None else z[rows]; got = [g[rows] for g in got]
+        g = model.units(conds[0][t].T) if model.gain else 1.; px = model.emit_in_units(cache.step(feed, *[c[t] for c in conds]).T, g); got.append(px.log_prob(x[:,t])); feed = (model.emission.feed(x[:,t])*g).T
+    torch.testing.assert_close(torch.stack(got, 1), model.given(z, x, u).log_prob(x), rtol=1e-3, atol=2e-3)
+
+def test_interrupted_runs_keep_their_records(tmp_path):
+    "KLPerLatent beside a Checkpoint that skips epochs; a validation batch of one row; a search for the learning rate"
+    dls = SeqDataLoaders.from_series(torch.randn(20,30,1).numpy(), valid=SeriesSet(torch.randn(9,30,1).numpy()), bs=4); make = lambda: VAEWaveNet(o_dim=30, layer_size=1, **small)
+    for fits in (1, 2):
+        kls = KLPerLatent(); learn = seq_learner(dls, make(), TCLoss(2.), cbs=[kls, Checkpoint(tmp_path/'c'), *([Stop()] if fits==1 else [])])
+        with learn.no_bar(), learn.no_logging(): learn.fit(3)
+    assert len(kls.kls)>=1 and kls.survivors(-1)
+    with pytest.raises(ValueError, match='nothing was recorded'): KLPerLatent().survivors()
+
+class Stop(Callback):
+    order = 100
+    def after_epoch(self):
+        if self.epoch==0: raise CancelFitException()
 
 @few
 @given(models(), st.integers(1,3))
