@@ -108,27 +108,27 @@ def latent_relations(model,      # A model with one latent vector per sequence
         res[f'mi {name}'] = mutual_info_classif(mu, pd.factorize(y)[0], random_state=seed) if few else mutual_info_regression(mu, y, random_state=seed)
     return res
 
-# %% ../nbs/10_analysis.ipynb #246e8e64
+# %% ../nbs/10_analysis.ipynb #53a99a93
 def plot_traversal(model,    # Generates with `sample(n, length, z=)`, one latent vector a sequence
                    latents,  # Numbers of the latents to turn
-                   values=(-2,-1,0,1,2), # Turned to these, in standard deviations of the prior
+                   values=(-2,-1,0,1,2), # Turned to these; or one such list for each latent
                    length=400, # Steps to generate
                    n=200,    # Sequences behind each MSD
-                   scales=None, # Multiply the values, one a latent, e.g. the spread of its posterior means; None: 1
+                   base=None, # Where the others are held, (Z,), e.g. the median posterior mean; None: zero
                    seed=0,
                   ):         # Axes, (latents, 2)
     "For each latent: three generated paths a value, and the MSD of `n` of them. First channel only"
     import matplotlib.pyplot as plt
-    check_count(length, 'length', 3); scales = np.ones(len(latents)) if scales is None else np.asarray(scales)
-    if len(scales)!=len(latents): raise ValueError(f"{len(scales)} scales for {len(latents)} latents")
+    check_count(length, 'length', 3); base = torch.zeros(model.z_dim) if base is None else torch.as_tensor(base, dtype=torch.float32)
+    if base.shape!=(model.z_dim,): raise ValueError(f"base must have shape ({model.z_dim},), got {tuple(base.shape)}")
+    lags = np.unique(np.geomspace(1, length-1, 30).round().astype(int)); values = np.broadcast_to(np.asarray(values, float), (len(latents), np.shape(values)[-1]))
     fig,axs = plt.subplots(len(latents), 2, figsize=(9,2.7*len(latents)), squeeze=False)
-    lags = np.unique(np.geomspace(1, length-1, 30).round().astype(int))
-    for row,k,s in zip(axs, latents, scales):
-        for v,c in zip(values, plt.cm.coolwarm(np.linspace(0, 1, len(values)))):
-            z = torch.zeros(model.z_dim); z[k] = float(v*s)
+    for row,k,vs in zip(axs, latents, values):
+        for v,c in zip(vs, plt.cm.coolwarm(np.linspace(0, 1, len(vs)))):
+            z = base.clone(); z[k] = float(v)
             X = model.sample(n, length, z=z.expand(n, -1), seed=seed)[...,0].cpu().numpy().cumsum(1)
-            row[0].plot(X[:3].T, color=c, lw=.8); row[1].loglog(lags, msd(X, lags).mean(0), color=c, label=f'{v*s:.2g}')
-        row[0].set(xlabel='time, steps', ylabel='position', title=f'z{k} turned, the others 0'); row[1].set(xlabel='lag, steps', ylabel='MSD')
+            row[0].plot(X[:3].T, color=c, lw=.8); row[1].loglog(lags, msd(X, lags).mean(0), color=c, label=f'{v:.2g}')
+        row[0].set(xlabel='time, steps', ylabel='position', title=f'z{k} turned, the others held'); row[1].set(xlabel='lag, steps', ylabel='MSD')
         row[1].legend(title=f'z{k}', fontsize=7)
     fig.tight_layout()
     return axs

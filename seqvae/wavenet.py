@@ -43,7 +43,7 @@ class DilatedCausalConv1d(nn.Module):
         if self.use_pad if pad is None else pad: x = F.pad(x, (0,0,self.reach,0))
         return self.conv(x.transpose(1,2))
 
-# %% ../nbs/03_wavenet.ipynb #322b5b1c
+# %% ../nbs/03_wavenet.ipynb #f7212333
 def last_steps(x, T): "The last T steps of x (B, C, T')"; return x.transpose(1,2)[:,x.shape[-1]-T:].transpose(1,2)
 
 class ResidualBlock(nn.Module):
@@ -67,7 +67,7 @@ class ResidualBlock(nn.Module):
         "Filter times gate: the two halves of the channels on `axis`"
         a,b = h.chunk(2, axis)
         return (a if self.gate=='identity' else a.tanh())*b.contiguous().sigmoid()
-    def mix_columns(self, h): "`mix` for (channels, B)"; return self.mix(h, 0)
+    def mix_columns(self, h): "`mix` for (channels, B)"; return F.glu(h, 0) if self.gate=='identity' else self.mix(h, 0)
 
     def forward(self, x, c=None, g=None, pad=None):
         h = self.dilated(x, pad); T = h.shape[-1]
