@@ -223,7 +223,7 @@ class LossParts(Callback):
         have = {m.name for m in self.learn.metrics}
         self.learn.metrics = self.learn.metrics + [LossPart(p) for p in ('nll','kl','active') if p not in have]
 
-# %% ../nbs/05_train.ipynb #b05f15bf
+# %% ../nbs/05_train.ipynb #39808d8c
 class KLPerLatent(Callback):
     "Keep the KL of each latent, nats a draw, after every epoch of the last fit: `kls`, (epochs, Z)"
     def __init__(self): self.kls = np.zeros((0,0)); self.start()
@@ -248,7 +248,7 @@ class KLPerLatent(Callback):
         import matplotlib.pyplot as plt
         ax = ax or plt.subplots(figsize=(6,3))[1]; alive = self.survivors(threshold); epochs = np.arange(1, len(self.kls)+1)
         for i,k in enumerate(self.kls.T): ax.plot(epochs, k, color=f'C{alive.index(i)}' if i in alive else '0.7', label=f'z{i}' if i in alive else None)
-        ax.axhline(threshold, color='k', lw=.8, ls=':', label=f'{threshold:g} nats'); ax.set(xlabel='epoch', ylabel='KL, nats a draw', title=f'{len(alive)} of {self.kls.shape[1]} latents survive'); ax.legend()
+        ax.axhline(threshold, color='k', lw=.8, ls=':', label=f'{threshold:g} nats'); ax.set(xlabel='epoch', ylabel='KL, nats a draw', title=f'{len(alive)} of {self.kls.shape[1]} latents survive'); ax.legend(loc='center left', bbox_to_anchor=(1,.5)); ax.xaxis.get_major_locator().set_params(integer=True)
         return ax
 
 # %% ../nbs/05_train.ipynb #374a80b1

@@ -100,7 +100,7 @@ def _vae_arguments(in_channels, out_channels, c_channels, position, use_pad, kwa
     if 'emission' in kwargs or 'emission_kwargs' in kwargs: raise ValueError("choose the emission by out_distribution")
     return {**kwargs, 'nc_in':in_channels, 'nc_out':max(1, check_count(c_channels, 'c_channels', 0))}
 
-# %% ../nbs/03_wavenet.ipynb #eb1a8be5
+# %% ../nbs/03_wavenet.ipynb #c19fadcd
 class VAEWaveNet(VAEConv1d):
     "A convolutional VAE with an autoregressive decoder: p(x_t | x_t-m..t-1, z, u_t), m = `receptive_field`; SPIVAE of Fernández-Fernández et al. (2024). Holes are read as the mean"
     def __init__(self,
@@ -130,7 +130,7 @@ class VAEWaveNet(VAEConv1d):
         if not c_channels: self.encoder = self.decoder = None; self.z_dim = 0
         self.use_pad,self.position,self.gain,self.depth = use_pad,position,gain and c_channels>0 and name in ('normal','mixture'),None
         self.u_dim,self.u_loc,self.u_scale = check_count(g_channels, 'g_channels', 0),torch.zeros(g_channels),torch.ones(g_channels)
-        self.init_conv = Conv1d(self.emission.feed_dim*(1+position), res_channels, 1)
+        self.register_buffer('longest', torch.zeros((), dtype=torch.long)); self.init_conv = Conv1d(self.emission.feed_dim*(1+position), res_channels, 1)
         self.causal = DilatedCausalConv1d('A', res_channels, res_channels, 2, use_pad=use_pad)
         block = lambda i: ResidualBlock(res_channels, skip_channels, res_kernel_size, 2**i, c_channels, g_channels, use_pad=use_pad, gate=gate)
         self.res_stack = nn.ModuleList([block(i) for _ in range(stack_size) for i in range(layer_size)])                       # `depth` of them are in use; None: all
@@ -189,20 +189,23 @@ def infer_z(self:VAEWaveNet, x, mask=None):
     q = diag_normal(torch.cat([.7*(rms.log()+1), q.mean[:,1:]], 1), 2*q.stddev.log())
     return q if mask is None else where_normal(mask.flatten(1).any(1), q, self.prior_z(len(x)))
 
-# %% ../nbs/03_wavenet.ipynb #f34c6693
+# %% ../nbs/03_wavenet.ipynb #3c600390
 @patch
 def features(self:VAEWaveNet, z, steps=None):
-    "c_t of the first steps, (B, steps, c); beyond `o_dim` the last one that has seen no edge is held. None without latents"
+    "c_t of the first steps, (B, steps, c); beyond `trained_steps`, the last one that was trained and has seen no edge is held. None without latents"
     if z is None: return None
-    c = self.decoder(z).transpose(1,2); n = steps or self.o_dim
-    if n<=self.o_dim: return c[:,:n]
-    edge = max(0, self.o_dim-1-self.edge)
-    return torch.cat([c, c[:,edge:edge+1].expand(-1, n-self.o_dim, -1)], 1)
+    c = self.decoder(z).transpose(1,2); n,reach = steps or self.o_dim,self.trained_steps
+    if n<=reach: return c[:,:n]
+    return torch.cat([c[:,:reach], c[:,self.held_step:self.held_step+1].expand(-1, n-reach, -1)], 1)
 
+@patch(as_prop=True)
+def trained_steps(self:VAEWaveNet): "Steps that the decoder was trained to describe; `o_dim` before any training"; return int(self.longest) or self.o_dim
+@patch(as_prop=True)
+def held_step(self:VAEWaveNet): "Last of these steps that sees no edge of the decoder's output"; return max(0, min(self.trained_steps, self.o_dim-self.edge)-1)
 @patch(as_prop=True)
 def edge(self:VAEWaveNet): "Steps at either end of the decoder's output that see its edge"; return sum(m.kernel_size[0]-1 for m in self.decoder if isinstance(m, nn.ConvTranspose1d))
 
-# %% ../nbs/03_wavenet.ipynb #099ca305
+# %% ../nbs/03_wavenet.ipynb #d832ebc9
 @patch
 def as_batch(self:VAEWaveNet, x):
     "x as (B, T, C). Raises TypeError for integers where real numbers are due: positions in pixels and level numbers are no displacements"
@@ -222,6 +225,7 @@ def unroll(self:VAEWaveNet, x, u=None, mask=None, pad=None):
     B,T,_ = x.shape; pad = self.use_pad if pad is None else pad; RF = self.receptive_field
     if not pad and T<=RF: raise ValueError(f"the receptive field has {RF} steps: sequences must be longer, got {T}; or build the model with use_pad=True")
     qz = self.infer_z(x, mask); z = self.draw(qz)
+    if self.training and T>self.longest: self.longest.fill_(T)
     px = self.given(z, x, u, pad)
     return SeqOutput(px, qz, None if z is None else self.prior_z(B), z, 0 if pad else RF, self._history(x, u, mask, z))
 
@@ -334,16 +338,16 @@ def pick(self:CachedWaveNet, rows):
     self.before,self.last,self.sum = (None if v is None else v[:,rows] for v in (self.before, self.last, self.sum))
     self.queues = [deque((o[:,rows] for o in q), maxlen=q.maxlen) for q in self.queues]
 
-# %% ../nbs/03_wavenet.ipynb #447d1e32
+# %% ../nbs/03_wavenet.ipynb #e965a4bc
 @patch
 def _conditions(self:VAEWaveNet, z, u, first, steps, hold=True):
-    "What the network is told of the steps from `first` (B,) of each row on: a list of c and u, as far as there are any, (steps, ., B). Beyond `o_dim` the last c that has seen no edge is held; with `hold`, for generation from nothing, the c of the first step that was trained stands for those before it"
+    "What the network is told of the steps from `first` (B,) of each row on: a list of c and u, as far as there are any, (steps, ., B). Beyond what was trained the c of `held_step` stays; with `hold`, for generation from nothing, the c of the first step that was trained stands for those before it"
     conds = []
     if z is not None:
         t = first[:,None]+torch.arange(steps, device=first.device)
         c = torch.cat([self.decoder(o) for o in z.split(64)]).transpose(1,2)   # 64 rows stay in the cache
-        early,late = self.receptive_field if hold and not self.use_pad else 0,self.o_dim-1-self.edge      # a model without padding was never taught the first steps
-        t = torch.where(t<early, min(max(early, self.edge), self.o_dim-1), torch.where(t>=self.o_dim, max(0, late), t))
+        early = self.receptive_field if hold and not self.use_pad else 0                                  # a model without padding was never taught the first steps
+        t = torch.where(t<early, min(max(early, self.edge), self.held_step), torch.where(t>=self.trained_steps, self.held_step, t))
         conds.append(c.gather(1, t[...,None].expand(-1, -1, c.shape[-1])))
     return [v.permute(1,2,0).contiguous() for v in conds+([] if u is None else [u])]
 
