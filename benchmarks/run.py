@@ -64,7 +64,7 @@ if __name__=='__main__':
     subprocess.run([sys.executable, here/'speed.py'], check=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
     jobs = [(here/'mass_spring.py', '--noise', n, '--seed', s) for s in range(3) for n in (0.1, 0.)]
     jobs += [(here/'static.py', '--seed', s, *(['--sparc', a.sparc] if a.sparc else [])) for s in range(3)]
-    jobs += [(here/'diffusion.py', '--speed', *(['--spivae', a.spivae] if a.spivae else []))]+[(here/'diffusion.py', '--seed', s) for s in range(3)]
+    jobs += [(here/'diffusion.py', '--speed', *(['--spivae', a.spivae] if a.spivae else []))]+[(here/'diffusion.py', '--seed', s) for s in range(5)]
     if a.cmapss: jobs += [(here/'turbofan.py', a.cmapss, '--seed', s) for s in range(3)]
     else: print('no C-MAPSS folder given (--cmapss or SEQVAE_CMAPSS): FD001 is left out')
     out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = []
