@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['msd', 'msd_slope', 'fgn_predictor', 'fgn_nll', 'ideal_observer', 'latent_relations', 'plot_traversal']
 
-# %% ../nbs/10_analysis.ipynb #a9dcdb0f
+# %% ../nbs/10_analysis.ipynb #b6e446b0
 import math
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from .core import check_count, fork_seed, kl_latents
-from .data import _paths, fgn_autocovariance
+from .data import check_diffusion, fgn_autocovariance
 
 # %% ../nbs/10_analysis.ipynb #e0fe793b
 def msd(positions, # (N, T, dim) or (N, T), array or tensor; NaN = not measured
@@ -38,7 +38,7 @@ def msd_slope(lags, # Steps, (L,)
     l = np.log(lags[use]); l = l-l.mean()
     return np.log(m[...,use])@l/(l@l)
 
-# %% ../nbs/10_analysis.ipynb #8db5bfb0
+# %% ../nbs/10_analysis.ipynb #dade01b9
 def fgn_predictor(alpha:float, # Anomalous exponent in (0, 2)
                   T:int,       # Displacements
                   memory=None, # Use at most so many of the last ones; None: all
@@ -63,7 +63,7 @@ def fgn_nll(x,       # Displacements, (N, T), array or tensor
             memory=None, # As in `fgn_predictor`
            )->Tensor: # -log p(x_t | x_<t, alpha, D), nats, (N, T), float64
     "Exact negative log-likelihood of displacements of fractional Brownian motion. Raises ValueError for alpha outside (0, 2) or D <= 0"
-    x,(alpha,D) = _displacements(x),_paths(alpha, D, 1)
+    x,(alpha,D) = _displacements(x),check_diffusion(alpha, D, 1)
     if not {len(alpha),len(D)}<={1,len(x)}: raise ValueError(f"{len(x)} paths need one alpha and D, or one for each path, got {len(alpha)}")
     alpha,D = alpha.expand(len(x)),D.expand(len(x)); nll = torch.empty_like(x)
     for a in alpha.unique():
@@ -71,7 +71,7 @@ def fgn_nll(x,       # Displacements, (N, T), array or tensor
         nll[rows] = .5*((2*math.pi*s).log()+(x[rows]-x[rows]@coef.T)**2/s)
     return nll
 
-# %% ../nbs/10_analysis.ipynb #596cff89
+# %% ../nbs/10_analysis.ipynb #6b7227e3
 def ideal_observer(x,      # Displacements, (N, T)
                    alphas, # Grid of exponents, (A,), all equally likely
                    Ds,     # Grid of diffusion coefficients, (K,), all equally likely
@@ -79,7 +79,7 @@ def ideal_observer(x,      # Displacements, (N, T)
                    memory=None, # As in `fgn_predictor`
                   ):       # Posterior given all of x, (N, A, K); exact marginal -log p(x_start.. | x_<start), nats a path, (N,); float64
     "Bayes on a grid for displacements of fractional Brownian motion"
-    x = _displacements(x); check_count(start, 'start', 0); alphas,_ = _paths(alphas, 1., 1); _,Ds = _paths(.5, Ds, 1)
+    x = _displacements(x); check_count(start, 'start', 0); alphas,_ = check_diffusion(alphas, 1., 1); _,Ds = check_diffusion(.5, Ds, 1)
     if not 0<=start<x.shape[1]: raise ValueError(f"start lies between 0 and {x.shape[1]-1}, got {start}")
     parts = [torch.stack([-fgn_nll(x, float(a), float(d), memory) for d in Ds], 1) for a in alphas]          # each (N, K, T)
     whole,head = (torch.stack([p[...,:n].sum(-1) for p in parts], 1) for n in (None,start))                    # (N, A, K)

@@ -955,7 +955,15 @@ def _gap_windows(miss, lag):
     end = torch.where(miss, T, t).flip(1).cummin(1).values.flip(1) - 1
     return start.clamp(max=T-1), (end+lag).clamp(max=T-1)
 
-# %% ../nbs/00_core.ipynb #7e0a8369
+# %% ../nbs/00_core.ipynb #bb7e6315
+@patch
+def _holes(self:SequenceModel, x, mask, n_samples, n_paths):
+    "The arguments of `impute`, checked: samples, paths, x (B, T, C), mask (None if there is no hole)"
+    n = check_count(n_samples, 'n_samples'); K = check_count(n_paths or 4*n, 'n_paths')
+    x = self.as_batch(x); mask = as_mask(~torch.isnan(x) if mask is None else torch.as_tensor(mask, device=x.device), x)
+    if mask is not None and not mask.flatten(1).any(1).all(): raise ValueError(f"series {int((~mask.flatten(1).any(1)).nonzero()[0])} has no observed value to impute from")
+    return n,K,x,mask
+
 @patch
 @torch.no_grad()
 def impute(self:SequenceModel,
@@ -968,11 +976,8 @@ def impute(self:SequenceModel,
            seed=None,
           )->Forecast:     # Samples (S, B, T, C): observed values as they are, missing ones drawn
     "Missing values given the observed ones. Raises ValueError for a row with nothing observed; warns when few paths survive the weighing"
-    n = check_count(n_samples, 'n_samples'); K = check_count(n_paths or 4*n, 'n_paths')
-    x = self.as_batch(x); mask = ~torch.isnan(x) if mask is None else torch.as_tensor(mask, device=x.device)
-    mask = as_mask(mask, x)
+    n,K,x,mask = self._holes(x, mask, n_samples, n_paths)
     if mask is None: return Forecast(x.expand(n,*x.shape).clone(), known=x)
-    if not mask.flatten(1).any(1).all(): raise ValueError(f"series {int((~mask.flatten(1).any(1)).nonzero()[0])} has no observed value to impute from")
     B,T,C = x.shape; rep = lambda v: None if v is None else v.repeat_interleave(K, 0)
     with fork_seed(seed):
         out = self.forward_once(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), rep(mask))

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['G_NEWTON', 'CMAPSS_COLUMNS', 'SeriesSet', 'known_set', 'as_set', 'MassSpring', 'mass_spring', 'gaussian_2d',
            'as_vectors', 'disc_velocity', 'halo_velocity', 'galaxy_parameters', 'RotationCurves', 'rotation_curves',
-           'fgn_autocovariance', 'fbm', 'sbm', 'Diffusion', 'diffusion', 'read_table', 'frame_to_series', 'read_series',
-           'CMAPSS', 'cmapss', 'SPARC', 'sparc', 'Tracks', 'dicty_beads', 'spt_halotag', 'split_units', 'prefixes',
-           'Normalizer', 'windows', 'WindowDataset', 'SeqDL', 'SeqDataLoaders', 'diffusion_dls', 'load_data']
+           'check_diffusion', 'fgn_autocovariance', 'fbm', 'sbm', 'Diffusion', 'diffusion', 'read_table',
+           'frame_to_series', 'read_series', 'CMAPSS', 'cmapss', 'SPARC', 'sparc', 'Tracks', 'dicty_beads',
+           'spt_halotag', 'split_units', 'prefixes', 'Normalizer', 'windows', 'WindowDataset', 'SeqDL',
+           'SeqDataLoaders', 'diffusion_dls', 'load_data']
 
 # %% ../nbs/01_data.ipynb #bcb7afed
 import inspect, io, json, zipfile
@@ -233,9 +234,9 @@ def rotation_curves(n:int=None, # Number of galaxies; not needed with `params`
     v2 = disc_velocity(radii, 10**col('log_md'), 10**col('log_rd'))**2 + halo_velocity(radii, 10**col('log_mh'), col('c'))**2
     return RotationCurves(np.sqrt(v2).astype(np.float32), radii, p)
 
-# %% ../nbs/01_data.ipynb #3e01efb9
-def _paths(alpha, D, T):
-    "One alpha and one D a path, as float64 tensors (N,). Raises ValueError, or TypeError for what is no number"
+# %% ../nbs/01_data.ipynb #22b21c0d
+def check_diffusion(alpha, D, T):
+    "Exponents and coefficients, numbers or one a path, as float64 tensors of one length, (N,). Raises ValueError for alpha outside (0, 2), D <= 0, T < 1 or lengths that differ"
     check_count(T, 'T')
     alpha,D = (v.detach().cpu().double() if isinstance(v, Tensor) else torch.from_numpy(np.array(v, np.float64)) for v in (alpha,D))
     try: alpha,D = torch.broadcast_tensors(alpha, D)
@@ -249,12 +250,12 @@ def _paths(alpha, D, T):
 
 def _generator(seed): g = torch.Generator(); g.seed() if seed is None else g.manual_seed(check_count(seed, 'seed', 0)); return g
 
-# %% ../nbs/01_data.ipynb #125c30c3
+# %% ../nbs/01_data.ipynb #dd739b3c
 def fgn_autocovariance(alpha, # Anomalous exponents in (0, 2), (N,) or a number
                        lags:int, # Number of lags, the first is 0
                       )->Tensor: # (N, lags), float64
     "Autocovariance of fractional Gaussian noise of variance 1 (Mandelbrot & Van Ness 1968). Raises ValueError outside (0, 2)"
-    alpha,_ = _paths(alpha, 1., check_count(lags, 'lags'))
+    alpha,_ = check_diffusion(alpha, 1., check_count(lags, 'lags'))
     p = torch.arange(lags+1, dtype=torch.float64).clamp(min=1e-300).log()[None].mul(alpha[:,None]).exp_()    # k^alpha, and 0^alpha = 0
     return torch.cat([torch.ones_like(p[:,:1]), .5*(p[:,2:]+p[:,:-2])-p[:,1:-1]], 1)
 
@@ -265,7 +266,7 @@ def fbm(alpha,          # Anomalous exponent in (0, 2): a number, or one for eac
         dtype=torch.float32, # Of the paths; the spectrum is always computed in float64
        ):               # Displacements, (N, T): a numpy array, or a tensor if alpha or D is one
     "Displacements of fractional Brownian motion, exact, by circulant embedding (Davies & Harte 1987). Raises ValueError for alpha outside (0, 2) or D <= 0"
-    as_tensor = isinstance(alpha, Tensor) or isinstance(D, Tensor); alpha,D = _paths(alpha, D, T)
+    as_tensor = isinstance(alpha, Tensor) or isinstance(D, Tensor); alpha,D = check_diffusion(alpha, D, T)
     g,half,out = _generator(seed),next_fast_len(max(T, 2)),torch.empty(len(alpha), T, dtype=dtype)
     for i in range(0, len(alpha), 256):                                               # fits the cache
         a,kinds = alpha[i:i+256].unique(return_inverse=True)
@@ -279,7 +280,7 @@ def fbm(alpha,          # Anomalous exponent in (0, 2): a number, or one for eac
 
 def sbm(alpha, D=1., T:int=400, seed=None, dtype=torch.float32):
     "Displacements of scaled Brownian motion, (N, T): independent, of variance 2D((t+1)^alpha - t^alpha) (Lim & Muniandy 2002). Arguments and errors as for `fbm`"
-    as_tensor = isinstance(alpha, Tensor) or isinstance(D, Tensor); alpha,D = _paths(alpha, D, T)
+    as_tensor = isinstance(alpha, Tensor) or isinstance(D, Tensor); alpha,D = check_diffusion(alpha, D, T)
     msd = 2*D[:,None]*torch.arange(T+1, dtype=torch.float64)**alpha[:,None]
     out = torch.randn(len(alpha), T, generator=_generator(seed), dtype=dtype)*msd.diff(dim=1).sqrt().to(dtype)
     return out if as_tensor else out.numpy()

@@ -6,7 +6,7 @@
 __all__ = ['OUT_DISTRIBUTIONS', 'DilatedCausalConv1d', 'last_steps', 'ResidualBlock', 'VAEWaveNet', 'sample_from_mix_gaussian',
            'CachedWaveNet']
 
-# %% ../nbs/03_wavenet.ipynb #0593b809
+# %% ../nbs/03_wavenet.ipynb #55f1fa2b
 import math
 from collections import deque
 import torch, torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch.distributions import MixtureSameFamily
 from torch.nn.utils.parametrizations import weight_norm as normalize_weight
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
-from .core import SeqOutput, Forecast, as_mask, check_count, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
+from .core import SeqOutput, Forecast, check_count, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
 from .models import Conv1d, VAEConv1d, init_cnn
 
 # %% ../nbs/03_wavenet.ipynb #07aa1c99
@@ -506,7 +506,7 @@ def _continue_rows(self:VAEWaveNet, x, u, past, mask, ends, horizon, n, feedback
     idx = ends[:,None]+torch.arange(horizon, device=x.device)
     return self.rollout({**s, 'u':rep(past)}, horizon, rep(u.gather(1, idx[...,None].expand(-1, -1, self.u_dim))), 'sample').x
 
-# %% ../nbs/03_wavenet.ipynb #1a3524b4
+# %% ../nbs/03_wavenet.ipynb #57e952e0
 @patch
 @torch.no_grad()
 def impute(self:VAEWaveNet,
@@ -519,10 +519,8 @@ def impute(self:VAEWaveNet,
            seed=None,
           )->Forecast:     # Samples (S, B, T, C): observed values as they are, missing ones drawn
     "Missing values given the observed ones, by a particle filter. Raises ValueError for a row with nothing observed"
-    n = check_count(n_samples, 'n_samples'); K = check_count(n_paths or 4*n, 'n_paths'); raw = self.as_batch(x)
-    mask = as_mask(~torch.isnan(raw) if mask is None else torch.as_tensor(mask, device=raw.device), raw)
+    n,K,raw,mask = self._holes(x, mask, n_samples, n_paths)
     if mask is None: return Forecast(raw.expand(n,*raw.shape).clone(), known=raw)
-    if not mask.flatten(1).any(1).all(): raise ValueError(f"series {int((~mask.flatten(1).any(1)).nonzero()[0])} has no observed value to impute from")
     xs,us,_ = self.prepare(raw, u, mask)
     with fork_seed(seed): parts = [self._particles(xs[i:i+1], None if us is None else us[i:i+1], mask[i:i+1], K, n) for i in range(len(xs))]
     s = torch.stack(parts, 1)
