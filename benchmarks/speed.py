@@ -6,8 +6,9 @@ import statistics, subprocess, sys, tempfile, time
 import numpy as np, torch
 from fastai.data.core import DataLoaders
 from seqvae.data import SeqDataLoaders, WindowDataset, mass_spring
-from seqvae.dvae import DVAE
+from seqvae.dvae import DKF, DVAE, RVAE, SRNN, STORN, VRNN
 from plain_dvae import PlainDVAE
+from plain_family import PlainDKF, PlainRVAE, PlainSRNN, PlainSTORN, PlainVRNN
 
 def ratio(name, ours, plain, runs=15):
     "Median CPU times of both, in turn, and the median of the ratios pair by pair"
@@ -16,7 +17,7 @@ def ratio(name, ours, plain, runs=15):
     for _ in range(runs):
         t0 = time.process_time(); plain(); t1 = time.process_time(); ours(); pairs.append((t1-t0, time.process_time()-t1))
     rs = sorted(p/o for p,o in pairs); med = lambda i: 1e3*statistics.median(p[i] for p in pairs)
-    print(f"{name:58} {med(0):8.1f} ms {med(1):8.1f} ms   {statistics.median(rs):5.2f}x  ({rs[len(rs)//4]:.2f} to {rs[-len(rs)//4]:.2f})", flush=True)
+    print(f"{name:66} {med(0):8.1f} ms {med(1):8.1f} ms   {statistics.median(rs):5.2f}x  ({rs[len(rs)//4]:.2f} to {rs[-len(rs)//4]:.2f})", flush=True)
 
 def training_step():
     x = torch.randn(150, 40, 14); plain,fast = PlainDVAE(14, 2, 50),DVAE(14, z_dim=2, h_dim=50)
@@ -28,6 +29,16 @@ def training_step():
     ratio('training step, B=150 T=40 H=50: unroll_steps / unroll', a, c)
     x = torch.randn(32, 40, 14)
     ratio('training step, B=32  T=40 H=50: plain loop / ours', a, b)
+
+def family():
+    "Forward and backward pass in the setting of the review's motion experiments: T=50, B=32, z=10, h=64"
+    x = torch.randn(32, 50, 16)
+    for Fast,Slow in ((VRNN,PlainVRNN),(SRNN,PlainSRNN),(STORN,PlainSTORN),(DKF,PlainDKF),(RVAE,PlainRVAE)):
+        fast,slow = Fast(16, 10, 64),Slow(16, 10, 64)
+        assert sum(p.numel() for p in fast.parameters())==sum(p.numel() for p in slow.parameters())
+        def a(): fast.zero_grad(); (-fast(x).elbo(x).mean()).backward()
+        def b(): slow.zero_grad(); slow.loss(x).backward()
+        ratio(f'{Fast.__name__} training step, B=32 T=50 x=16 z=10 h=64: plain loop / ours', a, b)
 
 class Items:
     "Windows one by one, as fastai's own loader wants them"
@@ -60,5 +71,5 @@ def memory():
 
 if __name__=='__main__':
     torch.set_num_threads(1); torch.manual_seed(0)
-    print(f"{'':58} {'reference':>11} {'ours':>11}   ratio  (quartiles)")
-    training_step(); loader(); memory()
+    print(f"{'':66} {'reference':>11} {'ours':>11}   ratio  (quartiles)")
+    training_step(); family(); loader(); memory()

@@ -6,19 +6,20 @@
 __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat', 'reparameterize_full', 'kl_full',
            'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal', 'kl_latents', 'Emission', 'NormalEmission',
            'MSEEmission', 'StudentTEmission', 'MixtureEmission', 'BernoulliEmission', 'CategoricalEmission',
-           'LevelDistribution', 'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission', 'make_emission',
-           'log_prob', 'SeqOutput', 'observed_span', 'expand_mask', 'Forecast', 'as_series', 'as_mask', 'check_count',
-           'SequenceModel', 'where_normal', 'state_at', 'repeat_state', 'fork_seed', 'sample_missing', 'write_whole',
-           'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
+           'ExponentialEmission', 'LevelDistribution', 'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission',
+           'make_emission', 'log_prob', 'SeqOutput', 'observed_span', 'expand_mask', 'tensors_of', 'Forecast',
+           'as_series', 'as_mask', 'check_count', 'SequenceModel', 'where_normal', 'has_holes', 'state_at',
+           'repeat_state', 'fork_seed', 'sample_missing', 'systematic', 'write_whole', 'read_model_file', 'load_model',
+           'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
 
-# %% ../nbs/00_core.ipynb #527fce5e
+# %% ../nbs/00_core.ipynb #a86c48d5
 import functools, inspect, json, math, os, tempfile, warnings
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.autograd.function import once_differentiable
-from torch.distributions import (Bernoulli, Categorical, Distribution, Independent, MixtureSameFamily,
+from torch.distributions import (Bernoulli, Categorical, Distribution, Exponential, Independent, MixtureSameFamily,
                                  MultivariateNormal, Normal, StudentT, kl_divergence)
 from fastcore.basics import patch, store_attr
 
@@ -135,10 +136,11 @@ def kl_latents(q:Distribution, # Posterior, batch shape (B, T) or (B,)
     else: d,L = torch.linalg.solve_triangular(p.scale_tril, d[...,None], upper=False)[...,0],torch.linalg.solve_triangular(p.scale_tril, L, upper=False)
     return 0.5*(L.square().sum(-1)+d.square()-1) - L.diagonal(dim1=-2, dim2=-1).log()
 
-# %% ../nbs/00_core.ipynb #049a76ec
+# %% ../nbs/00_core.ipynb #14497218
 class Emission(nn.Module):
     "p(x_t | features): a head that returns a Distribution with event shape (C,), in standardised units"
     continuous = True  # Observations are real numbers that may be standardised
+    positive = False   # They have a scale, but no location
     def __init__(self,
                  n_in:int,     # Number of features
                  x_dim:int,    # Number of channels C
@@ -219,13 +221,20 @@ class MixtureEmission(Emission):
         d = px.component_distribution.base_dist
         return self.make(px.mixture_distribution.logits, d.loc*scale+loc, d.scale*scale)
 
-# %% ../nbs/00_core.ipynb #23f25017
+# %% ../nbs/00_core.ipynb #29f27dec
 class BernoulliEmission(Emission):
-    "0/1 per channel, as in a piano roll"
+    "0/1 per channel, as in a piano roll; with K > 1 a mixture of K such, in which channels depend on each other"
     continuous = False
-    def __init__(self, n_in, x_dim): super().__init__(n_in, x_dim, x_dim)
+    def __init__(self, n_in, x_dim,
+                 n_components=1, # Components K
+                ):
+        if n_components<1: raise ValueError(f"at least one component, got {n_components}")
+        super().__init__(n_in, x_dim, x_dim if n_components==1 else n_components*(1+x_dim)); self.n_components = n_components
     def forward(self, features, prev=None):
-        return Independent(Bernoulli(logits=self.linear(features), validate_args=False), 1, validate_args=False)
+        make = lambda logits: Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+        if self.n_components==1: return make(self.linear(features))
+        weights,logits = self.linear(features).split([self.n_components, self.n_components*self.x_dim], -1)
+        return MixtureSameFamily(Categorical(logits=weights, validate_args=False), make(logits.unflatten(-1, (self.n_components,self.x_dim))), validate_args=False)
     def check(self, x):
         if not ((x==0)|(x==1)).all(): raise ValueError(f"a bernoulli emission needs x to be 0 or 1, got values from {x.min():g} to {x.max():g}")
 
@@ -247,6 +256,19 @@ class CategoricalEmission(Emission):
     def check(self, x):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
             raise ValueError(f"a categorical emission with {self.n_levels} levels needs whole numbers from 0 to {self.n_levels-1}, got values from {x.min():g} to {x.max():g}")
+
+# %% ../nbs/00_core.ipynb #d3f87a38
+class ExponentialEmission(Emission):
+    "Exponential per channel, x >= 0: squared moduli of complex Gaussians, as in power spectra. Networks read log10(x + 1e-6) in units of the channel's scale"
+    positive = True
+    def __init__(self, n_in, x_dim): super().__init__(n_in, x_dim, x_dim)
+    def make(self, mean): return Independent(Exponential(1/mean, validate_args=False), 1, validate_args=False)
+    def forward(self, features, prev=None): return self.make(bound_logvar(self.linear(features), -18., 8.).exp())
+    def feed(self, x): return torch.log10(x+1e-6)
+    def expected(self, px): return self.feed(px.mean)
+    def check(self, x):
+        if (x<0).any(): raise ValueError(f"an exponential emission needs x >= 0, got values from {x.min():g} to {x.max():g}")
+    def to_units(self, px, loc, scale): return self.make(px.mean*scale)
 
 # %% ../nbs/00_core.ipynb #744f745b
 class LevelDistribution(Distribution):
@@ -331,11 +353,11 @@ class MuLawEmission(Emission):
     def forward(self, features, prev=None): return Independent(MuLaw((self.linear(features).unflatten(-1, (self.x_dim,self.n_levels)),), self.n_levels, self.limit), 1, validate_args=False)
     def to_units(self, px, loc, scale): return Independent(px.base_dist.like(loc=loc, scale=scale), 1, validate_args=False)
 
-# %% ../nbs/00_core.ipynb #6678a296
+# %% ../nbs/00_core.ipynb #0294e2dd
 EMISSIONS = dict(normal=NormalEmission, mse=MSEEmission, student_t=StudentTEmission, mixture=MixtureEmission,
-                 bernoulli=BernoulliEmission, categorical=CategoricalEmission, logistic=LogisticEmission, mulaw=MuLawEmission)
+                 bernoulli=BernoulliEmission, categorical=CategoricalEmission, exponential=ExponentialEmission, logistic=LogisticEmission, mulaw=MuLawEmission)
 
-def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli, categorical, logistic, mulaw (in any case)
+def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli, categorical, exponential, logistic, mulaw (in any case)
                   n_in:int, # Number of features
                   x_dim:int, # Number of channels
                   **kwargs, # Passed to the head: `residual`, `n_components`, `n_levels`
@@ -390,17 +412,18 @@ def expand_mask(mask, # None, or bool: (B, T), (B, T, C), or without B for a sin
     if B==1 and tuple(mask.shape)==(T,): return mask[None,:,None].expand(shape)
     raise ValueError(f"mask has shape {tuple(mask.shape)}, the series {tuple(shape)}: pass (batch, time) or (batch, time, channels)")
 
-# %% ../nbs/00_core.ipynb #bb8dce16
-def _tensors(o):
+# %% ../nbs/00_core.ipynb #0ab6256e
+def tensors_of(o):
     "All tensors in a nest of tuples, lists, dicts and distributions"
     if isinstance(o, Tensor): return [o]
-    if isinstance(o, Independent): return _tensors(o.base_dist)
-    if isinstance(o, MixtureSameFamily): return _tensors([o.mixture_distribution, o.component_distribution])
-    if isinstance(o, Distribution): return _tensors([v for k,v in vars(o).items() if k in ('loc','scale','df','logits','probs') or k=='_unbroadcasted_scale_tril'])
+    if isinstance(o, Independent): return tensors_of(o.base_dist)
+    if isinstance(o, MixtureSameFamily): return tensors_of([o.mixture_distribution, o.component_distribution])
+    if isinstance(o, LevelDistribution): return tensors_of(o.params)
+    if isinstance(o, Distribution): return tensors_of([v for k,v in vars(o).items() if k in ('loc','scale','df','logits','probs','rate') or k=='_unbroadcasted_scale_tril'])
     if isinstance(o, dict): o = list(o.values())
-    return [t for v in o for t in _tensors(v)] if isinstance(o, (tuple,list)) else []
+    return [t for v in o for t in tensors_of(v)] if isinstance(o, (tuple,list)) else []
 
-# %% ../nbs/00_core.ipynb #d0de00ee
+# %% ../nbs/00_core.ipynb #f4cb90b7
 @patch
 def _shape(self:SeqOutput): "(B, T, C) of the series this is about"; B,T = self.px.batch_shape[-2:]; return B,T+self.start,self.px.event_shape[0]
 
@@ -409,7 +432,7 @@ def nll(self:SeqOutput, x, mask=None):
     "Negative log-likelihood of the observed values, nats, (B, T'); the mean over the draws of z if there are several"
     shape = self._shape(); mask = expand_mask(mask, shape); B,T,C = shape
     if tuple(x.shape) not in {shape, *([(B,C)] if T==1 else []), *([(T,C)] if B==1 else [])}: raise ValueError(f"x has shape {tuple(x.shape)}, the output is about {shape}")
-    x,mask = x.reshape(shape)[:,self.start:].to(_tensors(self.px)[0].device), None if mask is None else mask[:,self.start:]
+    x,mask = x.reshape(shape)[:,self.start:].to(tensors_of(self.px)[0].device), None if mask is None else mask[:,self.start:]
     lp = log_prob(self.px, x, mask)
     return -(lp.mean(0) if lp.ndim==3 else lp)
 
@@ -552,7 +575,7 @@ def _recorded(init):
         init(self, *args, **kwargs)
     return wrapped
 
-# %% ../nbs/00_core.ipynb #44332812
+# %% ../nbs/00_core.ipynb #7e2058fc
 class SequenceModel(nn.Module):
     "The contract of every sequence model: what is public speaks the user's units, what a model writes speaks standardised ones"
     def __init__(self,
@@ -575,6 +598,7 @@ class SequenceModel(nn.Module):
     def posterior(self, s, x, m, u, ahead): "q(z_t | z_<t, x_1:T, u)"; raise NotImplementedError
     def advance(self, s, x, m, z, u)->dict: "The state before step t+1"; raise NotImplementedError
     smooths = False  # Does the posterior see the future?
+    sequential = True # Can it be run step by step? Not with one latent for the whole sequence, or where x_t reads later latents
     def lookahead(self, x, m, u): "What the posterior may see of the future, (B, T, ...); None for a filter"; return None
 
     @property
@@ -586,7 +610,7 @@ class SequenceModel(nn.Module):
         z = d.rsample() if eps is None else d.map_noise(eps) if isinstance(d, FullNormal) else d.mean + d.stddev*eps
         return z if self.temperature==1 else d.mean + self.temperature*(z-d.mean)
 
-# %% ../nbs/00_core.ipynb #e948cd7b
+# %% ../nbs/00_core.ipynb #6c3146cf
 @patch
 def set_scale(self:SequenceModel,
               x_loc, x_scale,          # Location and scale of the channels, (C,)
@@ -599,6 +623,7 @@ def set_scale(self:SequenceModel,
         if v.shape!=buf.shape: raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {tuple(buf.shape)}")
         if not v.isfinite().all() or (name.endswith('scale') and (v<=0).any()): raise ValueError(f"{name} must be finite{' and positive' if 'scale' in name else ''}, got {v.tolist()}")
         if not self.emission.continuous and name[0]=='x': continue  # 0/1 and levels have no scale
+        if self.emission.positive and name=='x_loc': continue       # and what is positive no location
         buf.copy_(v)
     return self
 
@@ -658,7 +683,7 @@ def infer(self:SequenceModel, s, x, m, u, ahead, live=False):
         qz,z = where_normal(seen, qz, pz),torch.where(seen[:,None], z, z0)
     return qz,pz,z,feed,m
 
-# %% ../nbs/00_core.ipynb #1206ce31
+# %% ../nbs/00_core.ipynb #eafdc0ac
 def _stack(ds):
     "Distributions of single steps, batch shape (B,), stacked to (B, T)"
     d = ds[0]
@@ -669,7 +694,7 @@ def _stack(ds):
     if isinstance(d, FullNormal): return FullNormal(torch.stack([o.loc for o in ds],1), torch.stack([o.scale_tril for o in ds],1), d.root)
     if isinstance(d, MultivariateNormal): return MultivariateNormal(torch.stack([o.loc for o in ds],1), scale_tril=torch.stack([o.scale_tril for o in ds],1), validate_args=False)
     if isinstance(d, LevelDistribution): return d.like(tuple(torch.stack(p, 1) for p in zip(*[o.params for o in ds])))
-    names = ['logits'] if isinstance(d, (Bernoulli,Categorical)) else [n for n in ('df','loc','scale') if n in d.arg_constraints]
+    names = ['logits'] if isinstance(d, (Bernoulli,Categorical)) else [n for n in ('df','loc','scale','rate') if n in d.arg_constraints]
     return type(d)(**{n:torch.stack([getattr(o,n) for o in ds], 1) for n in names}, validate_args=False)
 
 @patch
@@ -687,11 +712,26 @@ def unroll_steps(self:SequenceModel, x, u=None, mask=None):
     px,qz,pz,z = zip(*out)
     return SeqOutput(_stack(px), _stack(qz), _stack(pz), None if z[0] is None else torch.stack(z, 1), state=states)
 
-# %% ../nbs/00_core.ipynb #dfdbc678
+# %% ../nbs/00_core.ipynb #2115d061
+def has_holes(mask): "Is anything missing before the end of a row? (Padding behind it is no hole)"; return mask is not None and bool((observed_span(mask)[...,None] & ~mask).any())
+
+@patch
+def emit_path(self:SequenceModel, s, z, u=None, mask=None): "Emissions of all steps at once: states s (B, T, ...), latents z (B, T, Z)"; return self.emit(s, z, u)
+
 @patch
 def unroll(self:SequenceModel, x, u=None, mask=None):
-    "One pass on prepared inputs; a model overrides this only to be faster"
-    return self.unroll_steps(x, u, mask)
+    "One pass on prepared inputs; the loop holds what feeds back, priors and emissions wait for all states. Series with holes go through `unroll_steps`; a model overrides this only to be faster"
+    if has_holes(mask): return self.unroll_steps(x, u, mask)
+    feed = self.emission.feed(x); m = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    s,ahead,qs,zs,states = self.init_state(len(x)),self.lookahead(feed, m, u),[],[],[]
+    for t in range(x.shape[1]):
+        ut = None if u is None else u[:,t]
+        qz = self.posterior(s, feed[:,t], m[:,t], ut, None if ahead is None else ahead[:,t])
+        qs.append(qz); zs.append(self.draw(qz)); states.append(s)
+        s = self.advance(s, feed[:,t], m[:,t], zs[-1], ut)
+    state = {k:torch.stack([o[k] for o in states+[s]], 1) for k in s}; now = {k:v[:,:-1] for k,v in state.items()}
+    z = None if zs[0] is None else torch.stack(zs, 1)
+    return SeqOutput(self.emit_path(now, z, u, mask), _stack(qs), self.prior(now, u), z, state=state)
 
 @patch
 def forward(self:SequenceModel,
@@ -706,7 +746,7 @@ def forward(self:SequenceModel,
 
 @patch
 def emit_with(self:SequenceModel, out, z, u=None):
-    "Standardised emission of every step of `out` with the latents `z` in place of its own; batch shape (B*T,)"
+    "Standardised emission of every step of `out` with the latent of that step, but no other, replaced by `z`; batch shape (B*T,)"
     T = out.px.batch_shape[-1]; flat = lambda v: None if v is None else v.flatten(0,1)
     return self.emit({k:flat(v[:,:T]) for k,v in out.state.items()}, flat(z), flat(u))
 
@@ -907,7 +947,7 @@ def reconstruct(self:SequenceModel,
     means = torch.cat(means).transpose(0,1)
     return Forecast(F.pad(means, (0,0,x.shape[1]-means.shape[2],0), value=float('nan')), known=known)
 
-# %% ../nbs/00_core.ipynb #6366e9c3
+# %% ../nbs/00_core.ipynb #2494a18c
 def sample_missing(px, x, mask):
     "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
     if isinstance(px, MixtureSameFamily):
@@ -928,24 +968,57 @@ def _log_weights(out, x, mask):
 @torch.no_grad()
 def log_likelihood(self:SequenceModel,
                    x,            # Observations, (B, T, C)
-                   n_samples=1,  # Draws K: the ELBO for 1, the importance-weighted bound for more
+                   n_samples=1,  # Draws K
                    u=None,       # Known inputs, (B, T, U)
                    mask=None,    # True = observed; only observed values count
                    seed=None,    # Makes it repeatable
-                  )->Tensor:     # A lower bound on log p(x) in nats per sequence, (B,)
-    "ELBO or importance-weighted bound. In the user's units: rescaling x by s shifts it by log s per value"
-    n = check_count(n_samples, 'n_samples')
+                   method=None,  # 'elbo', 'iwae' or 'fivo'; None: 'elbo' for one draw, 'iwae' for more
+                  )->Tensor:     # A lower bound on log p(x) in nats per sequence, (B,); exact for a model without latents
+    "ELBO (mean of K), importance-weighted bound (Burda et al. 2016) or particle filter (Maddison et al. 2017). In the user's units: rescaling x by s shifts it by log s per value. Raises ValueError for an unknown method, and for 'fivo' where latents do not come step by step"
+    n = check_count(n_samples, 'n_samples'); method = method or ('elbo' if n==1 else 'iwae')
+    if method not in ('elbo','iwae','fivo'): raise ValueError(f"method is 'elbo', 'iwae' or 'fivo', got {method!r}")
+    if method=='fivo' and not self.sequential: raise ValueError(f"a particle filter needs a model that runs step by step, which this {type(self).__name__} does not: use 'iwae'")
     x = self.as_batch(x); mask = as_mask(mask, x); u = None if u is None else as_series(u, self.u_dim, 'u', self.x_loc)
     few = max(1, 65536//(n*x.shape[1])); cut = lambda v,i: None if v is None else v[i:i+few]                     # rows at a time: memory stays bounded
-    with fork_seed(seed): return torch.cat([self._log_likelihood(cut(x,i), n, cut(u,i), cut(mask,i)) for i in range(0, len(x), few)])
+    f = {'elbo':self._elbo, 'iwae':self._iwae, 'fivo':self._fivo}[method]
+    with fork_seed(seed): return torch.cat([f(cut(x,i), n, cut(u,i), cut(mask,i)) for i in range(0, len(x), few)])
+
+def _rep(v, n): return None if v is None else v.repeat_interleave(n, 0)
 
 @patch
-def _log_likelihood(self:SequenceModel, x, n, u, mask):
-    "`log_likelihood` of a few rows"
-    rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
-    out = self.forward_once(rep(x), rep(u), rep(mask))
-    if n==1: return out.elbo(x, mask)
-    return torch.logsumexp(_log_weights(out, rep(x), rep(mask)).sum(1).unflatten(0, (-1,n)), 1)-math.log(n)
+def _elbo(self:SequenceModel, x, n, u, mask): return self.forward_once(_rep(x,n), _rep(u,n), _rep(mask,n)).elbo(_rep(x,n), _rep(mask,n)).unflatten(0, (-1,n)).mean(1)
+
+@patch
+def _iwae(self:SequenceModel, x, n, u, mask):
+    out = self.forward_once(_rep(x,n), _rep(u,n), _rep(mask,n))
+    return torch.logsumexp(_log_weights(out, _rep(x,n), _rep(mask,n)).sum(1).unflatten(0, (-1,n)), 1)-math.log(n)
+
+# %% ../nbs/00_core.ipynb #6245ba38
+def systematic(logw:Tensor, # Log-weights that sum to 1, (B, K)
+              )->Tensor:    # Ancestors, (B, K)
+    "Systematic resampling: particle k gets K w_k descendants on average, never off by more than one"
+    B,K = logw.shape
+    grid = (torch.arange(K, device=logw.device)+torch.rand(B, 1, device=logw.device))/K
+    return torch.searchsorted(logw.double().exp().cumsum(1).contiguous(), grid.double()).clamp(max=K-1)
+
+@patch
+def _fivo(self:SequenceModel, x, n, u, mask):
+    "The particle filter's estimate of log p(x), (B,)"
+    B,T,_ = x.shape; xs,us,m = self.prepare(x, u, mask); full = torch.ones_like(x, dtype=torch.bool) if m is None else m
+    real,ahead = observed_span(full),self.lookahead(self.emission.feed(xs), full, us); at = lambda v,t: None if v is None else _rep(v[:,t], n)
+    s = self.init_state(B*n); logw = x.new_full((B,n), -math.log(n)); total,rows = x.new_zeros(B),torch.arange(B, device=x.device)[:,None]*n
+    for t in range(T):
+        qz,pz,z,feed,mt = self.infer(s, at(xs,t), at(m,t), at(us,t), at(ahead,t))
+        lw = log_prob(self.to_units(self.emit(s, z, at(us,t))), at(x,t), at(m,t))
+        if qz is not None: lw = lw + pz.log_prob(z) - qz.log_prob(z)
+        logw = logw + torch.where(real[:,t,None], lw.unflatten(0, (B,n)), 0.)
+        gain = torch.logsumexp(logw, 1); total,logw = total+gain,logw-gain[:,None]
+        s = self.advance(s, feed, mt, z, at(us,t))
+        poor = 1/logw.exp().square().sum(1) < n/2
+        if not poor.any(): continue
+        old = torch.where(poor[:,None], systematic(logw), torch.arange(n, device=x.device)); logw = torch.where(poor[:,None], -math.log(n), logw)
+        s = {k:v[(rows+old).flatten()] for k,v in s.items()}
+    return total
 
 # %% ../nbs/00_core.ipynb #db7ba022
 def _gap_windows(miss, lag):
@@ -1064,7 +1137,7 @@ def _sources(tensors, made):
         elif not isinstance(f, Tensor): todo += [n for n,_ in f.next_functions]
     return found
 
-# %% ../nbs/00_core.ipynb #75474c3f
+# %% ../nbs/00_core.ipynb #75835ac5
 def trace(model:nn.Module, # Any module
           run,             # Calls it and returns named outputs, a dict
           inputs:dict,     # Named input tensors that require gradients
@@ -1072,9 +1145,9 @@ def trace(model:nn.Module, # Any module
     "Run once and record layers, shapes, calls and data flow"
     made,nodes,edges = {t:k for k,t in inputs.items()},{k:[k,tuple(t.shape),1] for k,t in inputs.items()},set()
     def hook(name, m):
-        def pre(_, args): edges.update((s,name) for s in _sources(_tensors(args), made))
+        def pre(_, args): edges.update((s,name) for s in _sources(tensors_of(args), made))
         def post(_, args, out):
-            ts = _tensors(out); made.update({t.grad_fn:name for t in ts if t.grad_fn is not None})
+            ts = tensors_of(out); made.update({t.grad_fn:name for t in ts if t.grad_fn is not None})
             shape = nodes[name][2]+1 if name in nodes else 1
             nodes[name] = [f'{name}<br/>{type(m).__name__}', tuple(ts[0].shape), shape]
         return [m.register_forward_pre_hook(pre), m.register_forward_hook(post)]
@@ -1082,7 +1155,7 @@ def trace(model:nn.Module, # Any module
     try: outs = run()
     finally: [h.remove() for h in hooks]
     for k,v in outs.items():
-        ts = _tensors(v)
+        ts = tensors_of(v)
         if ts: nodes[k] = [k,tuple(ts[0].shape),1]; edges |= {(s,k) for s in _sources(ts, made)}
     return nodes,edges
 

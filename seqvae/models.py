@@ -64,9 +64,10 @@ class FullGaussianMLP(nn.Module):
         i,j = torch.tril_indices(self.n_out, self.n_out, -1); W[...,i,j] = below
         return FullNormal(mu, (0.5*bound_logvar(raw, self.lo, self.hi)).exp()[...,None]*W, self.root)
 
-# %% ../nbs/02_models.ipynb #0e161790
+# %% ../nbs/02_models.ipynb #4e6da58d
 class VAE(SequenceModel):
     "A VAE of vectors, (B, D): p(z) = N(0, I), p(x | z), q(z | x) with a diagonal or full covariance (Kingma & Welling 2014)"
+    sequential = False
     def __init__(self,
                  x_dim:int,         # Length D of a vector
                  z_dim:int=2,       # Number of latents Z
@@ -324,10 +325,10 @@ def conv_decoder(nf:list, decoder:list, o_dim:int, nc_out:int, z_dim:int, avg_si
     inner = output_size_after_n_conv(o_dim, len(nf), kernel_size)
     return init_cnn(nn.Sequential(*dense, View(rev[0], 2*avg_size), nn.Upsample(inner, mode='linear'), *convts))
 
-# %% ../nbs/02_models.ipynb #8017073b
+# %% ../nbs/02_models.ipynb #aef9adfd
 class VAEConv1d(SequenceModel):
     "A VAE with one latent per sequence: convolutions and pooling to q(z | x_1:T), transposed convolutions to p(x_t | z)"
-    smooths = True  # its latent has seen the whole sequence
+    smooths,sequential = True,False  # its latent has seen the whole sequence
     def __init__(self,
                  nf=(16,16,16,16),    # Channels of the convolutions
                  encoder=(200,100),   # Widths of the dense encoder

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plot_forecast', 'plot_training', 'plot_latents', 'plot_latent_params', 'plot_corner', 'plot_samples',
-           'plot_evolution']
+           'plot_evolution', 'plot_dependencies']
 
 # %% ../nbs/07_plot.ipynb #440d298b
 import numpy as np, torch
@@ -177,4 +177,24 @@ def plot_evolution(shots,        # {label: samples (N, 2)}, in order
     for a,(k,x) in zip(axs.flat, shots.items()): plot_samples(x, density, max_n=700, title=str(k), ax=a)
     for a in axs.flat[len(shots):]: a.set_visible(False)
     for a in axs.flat: a.label_outer()
+    return axs
+
+# %% ../nbs/07_plot.ipynb #b47af961
+def plot_dependencies(tables:dict, # Name of a model -> what `seqvae.dvae.dependencies` gives for it
+                      t=None,      # Step to look at; None: the middle one
+                      figsize=None,
+                     ):            # Axes, (models, 3)
+    "Which x and z the prior, emission and posterior of step t read"
+    densities = {'p(z)':'prior  $p(z_t\\mid\\cdot)$', 'p(x)':'emission  $p(x_t\\mid\\cdot)$', 'q(z)':'posterior  $q(z_t\\mid\\cdot)$'}
+    T = len(next(iter(tables.values()))['p(x)']['x']); t = T//2 if t is None else t
+    fig,axs = plt.subplots(len(tables), 3, figsize=figsize or (7.5,.62*len(tables)+.7), squeeze=False, layout='constrained')
+    for i,(name,table) in enumerate(tables.items()):
+        for ax,(k,title) in zip(axs[i], densities.items()):
+            reads = np.stack([_np(table[k][v][t]) for v in 'xz']); absent = k!='p(x)' and not any(_np(table[o]['z']).any() for o in ('p(x)','p(z)'))
+            ax.pcolormesh(reads, cmap='Greys', vmin=0, vmax=1.25, edgecolors='0.75', linewidth=1.); ax.invert_yaxis(); ax.set_aspect('equal')
+            ax.set_xticks(np.arange(T)+.5, [f'$t{s-t:+d}$' if s!=t else '$t$' for s in range(T)] if i==len(tables)-1 else ['']*T); ax.set_yticks([.5,1.5], ['x','z'])
+            ax.tick_params(length=0, labelsize=8)
+            if absent: ax.text(T/2, 1, 'no latents', ha='center', va='center', fontsize=8, backgroundcolor='w')
+            if i==0: ax.set_title(title, fontsize=9)
+        axs[i,0].text(-.2, .5, name, ha='right', va='center', fontsize=9, transform=axs[i,0].transAxes)
     return axs

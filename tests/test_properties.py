@@ -2,21 +2,25 @@
 import numpy as np, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from seqvae.core import EMISSIONS, load_model
-from seqvae.dvae import DVAE
+from seqvae.dvae import DKF, DVAE, RVAE, SRNN, STORN, VRNN, AutoregressiveRNN
 from seqvae.train import Loss
 
-MODELS = {'filtering':lambda C,U,e,kw: DVAE(C, z_dim=2, h_dim=8, u_dim=U, s_dim=4, emission=e, emission_kwargs=kw),
-          'smoothing':lambda C,U,e,kw: DVAE(C, z_dim=2, h_dim=8, u_dim=U, s_dim=4, emission=e, emission_kwargs=kw, posterior='smoothing')}
-few = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+def member(cls, **own): return lambda C,U,e,kw: cls(C, h_dim=8, u_dim=U, emission=e, emission_kwargs=kw, **({} if cls is AutoregressiveRNN else dict(z_dim=2)), **own)
+MODELS = {'filtering':member(DVAE, s_dim=4), 'smoothing':member(DVAE, s_dim=4, posterior='smoothing'),
+          'vrnn':member(VRNN), 'vrnn_i':member(VRNN, prior='standard', cell='lstm', n_layers=2), 'srnn':member(SRNN), 'storn':member(STORN, cell='lstm'), 'dkf':member(DKF),
+          'rvae':member(RVAE), 'rvae_noncausal':member(RVAE, causal=False), 'rnn':member(AutoregressiveRNN, n_layers=2)}
+LATENT = [k for k in MODELS if k!='rnn']
+few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 @st.composite
 def cases(draw):
     "A model, a batch with holes and padding, known inputs"
     B,T,C,U = draw(st.integers(1,4)),draw(st.integers(1,9)),draw(st.integers(1,3)),draw(st.integers(0,2))
-    e = draw(st.sampled_from(list(EMISSIONS))); kw = dict(n_levels=3) if e=='categorical' else dict(n_components=2) if e=='mixture' else None
+    e = draw(st.sampled_from(list(EMISSIONS))); kw = dict(n_levels=3) if e=='categorical' else dict(n_components=2) if e in ('mixture','bernoulli') else None
     g = torch.Generator().manual_seed(draw(st.integers(0,10**6))); torch.manual_seed(draw(st.integers(0,10**6)))
     model = MODELS[draw(st.sampled_from(list(MODELS)))](C, U, e, kw)
     x = torch.randn(B,T,C, generator=g) if model.emission.continuous else torch.randint(0, 2, (B,T,C), generator=g).float()
+    if model.emission.positive: x = x.abs()
     lengths = torch.randint(1, T+1, (B,), generator=g)
     mask = (torch.arange(T)<lengths[:,None])[...,None].expand(B,T,C).clone()
     if draw(st.booleans()): mask &= torch.rand(B,T,C, generator=g)>0.3
@@ -35,7 +39,7 @@ def elbo(model, x, u, mask):
 def test_shapes(case):
     model,x,u,mask = case; B,T,C = x.shape
     out = model(x, u, mask=mask)
-    assert out.px.batch_shape==(B,T) and out.px.event_shape==(C,) and out.z.shape==(B,T,2) and out.qz.batch_shape==out.pz.batch_shape==(B,T)
+    assert out.px.batch_shape==(B,T) and out.px.event_shape==(C,) and (out.z is None or out.z.shape==(B,T,2) and out.qz.batch_shape==out.pz.batch_shape==(B,T))
     Loss()(out, x, mask).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     ufull = None if u is None else torch.cat([u, torch.randn(B,3,u.shape[2])], 1)
@@ -79,13 +83,35 @@ def test_forecast_with_a_seed_is_repeatable_and_leaves_the_generator_alone(case)
     a,b = (model.forecast(x, 2, 4, u=ufull, mask=mask, seed=3).samples for _ in range(2))
     assert torch.equal(a, b) and torch.equal(state, torch.get_rng_state())
 
-@pytest.mark.parametrize('kind', MODELS)
+@pytest.mark.parametrize('kind', LATENT)
 def test_elbo_below_importance_weighted_bound(kind):
     model = MODELS[kind](2, 0, 'normal', None); x = torch.randn(16,8,2)
     mean = lambda k,n: torch.stack([model.log_likelihood(x, k) for _ in range(n)])
     one,ten,many = mean(1,300).mean(0),mean(10,100).mean(0),mean(100,20)
     err = 3*(mean(1,300).std(0)/300**.5)
     assert (one<=ten+err).all() and (ten<=many.mean(0)+err).all() and one.mean()<many.mean()
+
+@few
+@given(cases())
+def test_fast_and_slow_pass_agree(case):
+    model,x,u,mask = case; model.temperature = 0.
+    x,u,mask = model.prepare(torch.where(mask, x, float('nan')), u, mask)
+    with torch.no_grad(): a,b = model.unroll(x, u, mask).elbo(x, mask),model.unroll_steps(x, u, mask).elbo(x, mask)
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+@few
+@given(cases())
+def test_bounds_are_finite_with_holes_and_padding(case):
+    model,x,u,mask = case; x = torch.where(mask, x, float('nan'))
+    for method in ('elbo','iwae') + (('fivo',) if model.sequential else ()):
+        assert model.log_likelihood(x, 7, u=u, mask=mask, seed=0, method=method).isfinite().all()
+
+@pytest.mark.parametrize('kind', [k for k in MODELS if k!='rvae_noncausal'])
+def test_particle_filter_above_importance_weights_on_long_series(kind):
+    torch.manual_seed(0); model = MODELS[kind](2, 0, 'normal', None); x = torch.randn(8,60,2)
+    iwae,fivo = (torch.stack([model.log_likelihood(x, 20, method=m) for _ in range(10)]).mean() for m in ('iwae','fivo'))
+    if kind=='rnn': torch.testing.assert_close(iwae, fivo, rtol=1e-4, atol=1e-3)
+    else: assert iwae<fivo
 
 @few
 @given(cases())
