@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat', 'reparameterize_full', 'kl_full',
-           'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal', 'kl_latents', 'Emission', 'NormalEmission',
-           'MSEEmission', 'StudentTEmission', 'MixtureEmission', 'BernoulliEmission', 'CategoricalEmission',
-           'ExponentialEmission', 'LevelDistribution', 'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission',
-           'make_emission', 'log_prob', 'SeqOutput', 'observed_span', 'expand_mask', 'tensors_of', 'Forecast',
-           'as_series', 'as_mask', 'check_count', 'SequenceModel', 'where_normal', 'has_holes', 'state_at',
-           'repeat_state', 'fork_seed', 'sample_missing', 'systematic', 'write_whole', 'read_model_file', 'load_model',
-           'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
+           'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal', 'kl_latents', 'check_count', 'Emission',
+           'NormalEmission', 'MSEEmission', 'StudentTEmission', 'MixtureEmission', 'BernoulliEmission',
+           'CategoricalEmission', 'ExponentialEmission', 'LevelDistribution', 'LogisticMixture', 'MuLaw',
+           'LogisticEmission', 'MuLawEmission', 'make_emission', 'log_prob', 'SeqOutput', 'observed_span',
+           'expand_mask', 'tensors_of', 'Forecast', 'as_series', 'as_mask', 'SequenceModel', 'where_normal',
+           'has_holes', 'needs_steps', 'state_at', 'repeat_state', 'fork_seed', 'sample_missing', 'systematic',
+           'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
 
 # %% ../nbs/00_core.ipynb #a86c48d5
 import functools, inspect, json, math, os, tempfile, warnings
@@ -136,6 +136,12 @@ def kl_latents(q:Distribution, # Posterior, batch shape (B, T) or (B,)
     else: d,L = torch.linalg.solve_triangular(p.scale_tril, d[...,None], upper=False)[...,0],torch.linalg.solve_triangular(p.scale_tril, L, upper=False)
     return 0.5*(L.square().sum(-1)+d.square()-1) - L.diagonal(dim1=-2, dim2=-1).log()
 
+# %% ../nbs/00_core.ipynb #af2c6c69
+def check_count(n, name, lo=1):
+    "Raise ValueError unless `n` is a whole number of at least `lo`"
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<lo: raise ValueError(f"{name} must be a whole number of at least {lo}, got {n!r}")
+    return int(n)
+
 # %% ../nbs/00_core.ipynb #14497218
 class Emission(nn.Module):
     "p(x_t | features): a head that returns a Distribution with event shape (C,), in standardised units"
@@ -199,14 +205,14 @@ class StudentTEmission(Emission):
         d = px.base_dist
         return self.make(d.df, d.loc*scale+loc, d.scale*scale)
 
-# %% ../nbs/00_core.ipynb #16a52943
+# %% ../nbs/00_core.ipynb #c2d2dc0c
 class MixtureEmission(Emission):
     "Mixture of K diagonal Gaussians over the C channels together: several possible futures"
     def __init__(self, n_in, x_dim, residual=True,
                  n_components=5, # Number of Gaussians K
                  relative=False, # Means in units of each Gaussian's standard deviation, as in `NormalEmission`
                 ):
-        super().__init__(n_in, x_dim, n_components*(1+2*x_dim), residual)
+        super().__init__(n_in, x_dim, check_count(n_components, 'n_components')*(1+2*x_dim), residual)
         self.n_components,self.relative = n_components,relative
     def forward(self, features, prev=None):
         K,C = self.n_components,self.x_dim
@@ -221,15 +227,15 @@ class MixtureEmission(Emission):
         d = px.component_distribution.base_dist
         return self.make(px.mixture_distribution.logits, d.loc*scale+loc, d.scale*scale)
 
-# %% ../nbs/00_core.ipynb #29f27dec
+# %% ../nbs/00_core.ipynb #c8f94b71
 class BernoulliEmission(Emission):
     "0/1 per channel, as in a piano roll; with K > 1 a mixture of K such, in which channels depend on each other"
     continuous = False
     def __init__(self, n_in, x_dim,
                  n_components=1, # Components K
                 ):
-        if n_components<1: raise ValueError(f"at least one component, got {n_components}")
-        super().__init__(n_in, x_dim, x_dim if n_components==1 else n_components*(1+x_dim)); self.n_components = n_components
+        K = check_count(n_components, 'n_components')
+        super().__init__(n_in, x_dim, x_dim if K==1 else K*(1+x_dim)); self.n_components = K
     def forward(self, features, prev=None):
         make = lambda logits: Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
         if self.n_components==1: return make(self.linear(features))
@@ -238,14 +244,14 @@ class BernoulliEmission(Emission):
     def check(self, x):
         if not ((x==0)|(x==1)).all(): raise ValueError(f"a bernoulli emission needs x to be 0 or 1, got values from {x.min():g} to {x.max():g}")
 
-# %% ../nbs/00_core.ipynb #2203af55
+# %% ../nbs/00_core.ipynb #282046fb
 class CategoricalEmission(Emission):
     "One of L levels per channel. Observations are the level's number, 0 to L-1; networks read them one-hot"
     continuous = False
     def __init__(self, n_in, x_dim,
                  n_levels=2, # Number of levels L
                 ):
-        super().__init__(n_in, x_dim, x_dim*n_levels)
+        super().__init__(n_in, x_dim, x_dim*check_count(n_levels, 'n_levels'))
         self.n_levels,self.feed_dim = n_levels,x_dim*n_levels
     def forward(self, features, prev=None):
         logits = self.linear(features).unflatten(-1, (self.x_dim, self.n_levels))
@@ -353,7 +359,7 @@ class MuLawEmission(Emission):
     def forward(self, features, prev=None): return Independent(MuLaw((self.linear(features).unflatten(-1, (self.x_dim,self.n_levels)),), self.n_levels, self.limit), 1, validate_args=False)
     def to_units(self, px, loc, scale): return Independent(px.base_dist.like(loc=loc, scale=scale), 1, validate_args=False)
 
-# %% ../nbs/00_core.ipynb #0294e2dd
+# %% ../nbs/00_core.ipynb #707bf58c
 EMISSIONS = dict(normal=NormalEmission, mse=MSEEmission, student_t=StudentTEmission, mixture=MixtureEmission,
                  bernoulli=BernoulliEmission, categorical=CategoricalEmission, exponential=ExponentialEmission, logistic=LogisticEmission, mulaw=MuLawEmission)
 
@@ -362,9 +368,11 @@ def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli,
                   x_dim:int, # Number of channels
                   **kwargs, # Passed to the head: `residual`, `n_components`, `n_levels`
                  )->Emission:
-    "An emission head by its name. Raises ValueError for a name that is not in the list"
+    "An emission head by its name. Raises ValueError for a name that is not in the list, or an option that the head does not have"
     if str(name).lower() not in EMISSIONS: raise ValueError(f"unknown emission {name!r}: choose from {', '.join(EMISSIONS)}")
-    return EMISSIONS[name.lower()](n_in, x_dim, **kwargs)
+    head = EMISSIONS[name.lower()]; options = list(inspect.signature(head).parameters)[2:]; unknown = [k for k in kwargs if k not in options]
+    if unknown: raise ValueError(f"the {name} emission has no option {unknown[0]!r}" + (f": choose from {', '.join(options)}" if options else ""))
+    return head(n_in, x_dim, **kwargs)
 
 # %% ../nbs/00_core.ipynb #2c62d043
 def log_prob(px:Distribution,  # Emission, batch shape (B, T), event shape (C,)
@@ -546,12 +554,6 @@ def as_mask(mask,      # None, or True = observed, (B, T) or (B, T, C) (or witho
         raise ValueError(f"{name} has {n} {kind} in unit {unit} at steps {steps}: pass mask=~torch.isnan(x) or fill them")
     return None if mask is None or mask.all() else mask
 
-# %% ../nbs/00_core.ipynb #af2c6c69
-def check_count(n, name, lo=1):
-    "Raise ValueError unless `n` is a whole number of at least `lo`"
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<lo: raise ValueError(f"{name} must be a whole number of at least {lo}, got {n!r}")
-    return int(n)
-
 # %% ../nbs/00_core.ipynb #acc5d788
 MODELS = {}  # Class name -> class, filled as models are defined
 
@@ -654,7 +656,7 @@ def prepare_u(self:SequenceModel, u, batch, steps):
 @patch
 def to_units(self:SequenceModel, px): "The emission in the user's units"; return self.emission.to_units(px, self.x_loc, self.x_scale)
 
-# %% ../nbs/00_core.ipynb #a473ca01
+# %% ../nbs/00_core.ipynb #227c736b
 def where_normal(m, a, b):
     "Where m (B, ...) use a, else b, for Gaussians: both diagonal, or a full and b diagonal"
     m = m[...,None]
@@ -670,20 +672,20 @@ def fill(self:SequenceModel, s, u, x, m):
     return torch.where(m, feed, self.emission.expected(self.emit(s, z, u))), z
 
 @patch
-def infer(self:SequenceModel, s, x, m, u, ahead, live=False):
-    "One step of filtering or smoothing: returns (posterior, prior, z, what was read). `m` None means all observed; `live`: nothing after this step is known"
+def infer(self:SequenceModel, s, x, m, u, ahead, live=False, known=None):
+    "One step of filtering or smoothing: returns (posterior, prior, z, what was read). `m` None means all observed; `live`: nothing after this step is known; `known`, (B,): is anything known at or after it?"
     pz,full = self.prior(s, u),m is None or bool(m.all())
     if full: feed,z0,m = self.emission.feed(x),None,torch.ones_like(x, dtype=torch.bool)
     else: feed,z0 = self.fill(s, u, x, m)
     if pz is None: return None,None,None,feed,m
     qz = self.posterior(s, feed, m, u, ahead)
     z = self.draw(qz)
-    if not full and (ahead is None or live):
-        seen = m.any(-1)
+    seen = None if full else m.any(-1) if ahead is None or live else known
+    if seen is not None:                                                         # nothing to look at: the posterior is the prior
         qz,z = where_normal(seen, qz, pz),torch.where(seen[:,None], z, z0)
     return qz,pz,z,feed,m
 
-# %% ../nbs/00_core.ipynb #eafdc0ac
+# %% ../nbs/00_core.ipynb #c65bfbc6
 def _stack(ds):
     "Distributions of single steps, batch shape (B,), stacked to (B, T)"
     d = ds[0]
@@ -698,30 +700,32 @@ def _stack(ds):
     return type(d)(**{n:torch.stack([getattr(o,n) for o in ds], 1) for n in names}, validate_args=False)
 
 @patch
-def unroll_steps(self:SequenceModel, x, u=None, mask=None):
-    "The pass written as a loop over `infer`, `emit` and `advance`, on prepared inputs: slow, obvious, and right for any mask"
+def unroll_steps(self:SequenceModel, x, u=None, mask=None, whole=False):
+    "The pass written as a loop over `infer`, `emit` and `advance`, on prepared inputs: slow, obvious, and right for any mask. `whole`: steps behind a row's last observation are missing rather than padding (which matters where emissions read later latents)"
     s,out,states = self.init_state(len(x)),[],[]
     full = mask if mask is not None else torch.ones_like(x, dtype=torch.bool)
-    ahead = self.lookahead(self.emission.feed(x), full, u)
+    ahead,known = self.lookahead(self.emission.feed(x), full, u),observed_span(full)
     for t in range(x.shape[1]):
         ut = None if u is None else u[:,t]
-        qz,pz,z,feed,m = self.infer(s, x[:,t], None if mask is None else mask[:,t], ut, None if ahead is None else ahead[:,t])
+        qz,pz,z,feed,m = self.infer(s, x[:,t], None if mask is None else mask[:,t], ut, None if ahead is None else ahead[:,t], known=known[:,t])
         out.append((self.emit(s, z, ut), qz, pz, z)); states.append(s)
         s = self.advance(s, feed, m, z, ut)
     states = {k:torch.stack([o[k] for o in states+[s]], 1) for k in s}
     px,qz,pz,z = zip(*out)
     return SeqOutput(_stack(px), _stack(qz), _stack(pz), None if z[0] is None else torch.stack(z, 1), state=states)
 
-# %% ../nbs/00_core.ipynb #2115d061
+# %% ../nbs/00_core.ipynb #d89572b6
 def has_holes(mask): "Is anything missing before the end of a row? (Padding behind it is no hole)"; return mask is not None and bool((observed_span(mask)[...,None] & ~mask).any())
+
+def needs_steps(mask, whole): "Must the pass go step by step? For holes, and if what is behind a row's end is wanted too"; return mask is not None and (whole or has_holes(mask))
 
 @patch
 def emit_path(self:SequenceModel, s, z, u=None, mask=None): "Emissions of all steps at once: states s (B, T, ...), latents z (B, T, Z)"; return self.emit(s, z, u)
 
 @patch
-def unroll(self:SequenceModel, x, u=None, mask=None):
-    "One pass on prepared inputs; the loop holds what feeds back, priors and emissions wait for all states. Series with holes go through `unroll_steps`; a model overrides this only to be faster"
-    if has_holes(mask): return self.unroll_steps(x, u, mask)
+def unroll(self:SequenceModel, x, u=None, mask=None, whole=False):
+    "One pass on prepared inputs; the loop holds what feeds back, priors and emissions wait for all states. Series with holes, or with `whole` with anything missing, go through `unroll_steps`; a model overrides this only to be faster"
+    if needs_steps(mask, whole): return self.unroll_steps(x, u, mask, whole)
     feed = self.emission.feed(x); m = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
     s,ahead,qs,zs,states = self.init_state(len(x)),self.lookahead(feed, m, u),[],[],[]
     for t in range(x.shape[1]):
@@ -745,16 +749,16 @@ def forward(self:SequenceModel,
     return self.forward_once(x, u, mask)
 
 @patch
-def emit_with(self:SequenceModel, out, z, u=None):
-    "Standardised emission of every step of `out` with the latent of that step, but no other, replaced by `z`; batch shape (B*T,)"
+def emit_with(self:SequenceModel, out, z, u=None, mask=None):
+    "Standardised emission of every step of `out` with the latent of that step, but no other, replaced by `z`; batch shape (B*T,). `mask`: as the pass was given it"
     T = out.px.batch_shape[-1]; flat = lambda v: None if v is None else v.flatten(0,1)
     return self.emit({k:flat(v[:,:T]) for k,v in out.state.items()}, flat(z), flat(u))
 
 @patch
-def forward_once(self:SequenceModel, x, u=None, mask=None):
-    "A pass with a single draw of the latents, which is what `log_likelihood`, `impute` and the diagnostics count on"
+def forward_once(self:SequenceModel, x, u=None, mask=None, whole=False):
+    "A pass with a single draw of the latents, which is what `log_likelihood`, `impute` and the diagnostics count on. `whole`: what is behind a row's last observation is wanted too"
     x,u,mask = self.prepare(x, u, mask)
-    out = self.unroll(x, u, mask)
+    out = self.unroll(x, u, mask, whole=whole)
     out.px = self.to_units(out.px)
     return out
 
@@ -807,7 +811,7 @@ class fork_seed:
     def __exit__(self, *exc):
         if self.seed is not None: self.fork.__exit__(*exc)
 
-# %% ../nbs/00_core.ipynb #f844afed
+# %% ../nbs/00_core.ipynb #3897044d
 @patch
 @torch.no_grad()
 def forecast(self:SequenceModel,
@@ -819,7 +823,7 @@ def forecast(self:SequenceModel,
              feedback='mean', # What the model reads of its own steps, see `rollout`
              seed=None,      # Makes the forecast repeatable
             )->Forecast:     # Samples (S, B, H, C) of the H steps after each row's last observation
-    "x_1:T known, the next `horizon` steps sampled. Raises ValueError on bad input, and for padded rows with u"
+    "x_1:T known, the next `horizon` steps sampled. Raises ValueError on bad input"
     horizon,n_samples = check_count(horizon, 'horizon'),check_count(n_samples, 'n_samples')
     if feedback not in ('mean','sample'): raise ValueError(f"feedback is 'mean' or 'sample', got {feedback!r}")
     known = self.as_batch(x); T = known.shape[1]
@@ -842,7 +846,7 @@ def _continue(self:SequenceModel, x, horizon, n, u, mask, ends, feedback):
     if self.emission.continuous: s = s*self.x_scale + self.x_loc
     return s.unflatten(0, (len(x),n)).transpose(0, 1)
 
-# %% ../nbs/00_core.ipynb #3ce616bf
+# %% ../nbs/00_core.ipynb #28a9b4e9
 @patch
 @torch.no_grad()
 def sample(self:SequenceModel,
@@ -859,7 +863,8 @@ def sample(self:SequenceModel,
     u = self.prepare_u(u, n, length)
     w = length if warmup is None else min(check_count(warmup, 'warmup', 0), length)
     if z is not None: z = torch.as_tensor(z).to(self.x_loc)
-    if z is not None and z.shape[:2]!=(n,length): raise ValueError(f"z must have shape ({n}, {length}, latents), got {tuple(z.shape)}")
+    if z is not None and not getattr(self, 'z_dim', 1): raise ValueError(f"a {type(self).__name__} has no latents to follow")
+    if z is not None and (z.ndim!=3 or z.shape!=(n,length,getattr(self, 'z_dim', z.shape[2]))): raise ValueError(f"z must have shape ({n}, {length}, {getattr(self, 'z_dim', 'latents')}), got {tuple(z.shape)}")
     with fork_seed(seed):
         s,xs = state if state is not None else self.init_state(n),[]
         for a,b,fb in ((0,w,'sample'),(w,length,'mean')):
@@ -919,7 +924,7 @@ def filter_next(self:SequenceModel, x, u=None, mask=None):
         s = self.advance(s, feed, m, z, ut)
     return _stack(out)
 
-# %% ../nbs/00_core.ipynb #8d125c50
+# %% ../nbs/00_core.ipynb #977bdef4
 @patch
 def encode(self:SequenceModel,
            x,         # Observations, (B, T, C)
@@ -943,11 +948,11 @@ def reconstruct(self:SequenceModel,
     n,known = check_count(n_samples, 'n_samples'),self.as_batch(x)
     x,u,mask = self.prepare(x, u, mask); known = known if mask is None else torch.where(mask, known, float('nan')); rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
     few = max(1, 65536//(n*x.shape[1])); cut = lambda v,i: None if v is None else rep(v[i:i+few])                # rows at a time: memory stays bounded
-    with fork_seed(seed): means = [self.emission.mean(self.to_units(self.unroll(cut(x,i), cut(u,i), cut(mask,i)).px)).unflatten(0, (-1,n)).cpu() for i in range(0, len(x), few)]
+    with fork_seed(seed): means = [self.emission.mean(self.to_units(self.unroll(cut(x,i), cut(u,i), cut(mask,i), whole=True).px)).unflatten(0, (-1,n)).cpu() for i in range(0, len(x), few)]
     means = torch.cat(means).transpose(0,1)
     return Forecast(F.pad(means, (0,0,x.shape[1]-means.shape[2],0), value=float('nan')), known=known)
 
-# %% ../nbs/00_core.ipynb #2494a18c
+# %% ../nbs/00_core.ipynb #97538e26
 def sample_missing(px, x, mask):
     "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
     if isinstance(px, MixtureSameFamily):
@@ -973,13 +978,15 @@ def log_likelihood(self:SequenceModel,
                    mask=None,    # True = observed; only observed values count
                    seed=None,    # Makes it repeatable
                    method=None,  # 'elbo', 'iwae' or 'fivo'; None: 'elbo' for one draw, 'iwae' for more
-                  )->Tensor:     # A lower bound on log p(x) in nats per sequence, (B,); exact for a model without latents
-    "ELBO (mean of K), importance-weighted bound (Burda et al. 2016) or particle filter (Maddison et al. 2017). In the user's units: rescaling x by s shifts it by log s per value. Raises ValueError for an unknown method, and for 'fivo' where latents do not come step by step"
+                  )->Tensor:     # A lower bound on log p(x) in nats per sequence, (B,); for a model without latents log p(x) itself
+    "ELBO (mean of K), importance-weighted bound (Burda et al. 2016) or particle filter (Maddison et al. 2017). In the user's units: rescaling x by s shifts it by log s per value. Behind a hole, models that read x_<t are scored on what they predict after reading their own expectation there. Raises ValueError for an unknown method, for 'fivo' where latents do not come step by step, and at a temperature other than 1"
     n = check_count(n_samples, 'n_samples'); method = method or ('elbo' if n==1 else 'iwae')
     if method not in ('elbo','iwae','fivo'): raise ValueError(f"method is 'elbo', 'iwae' or 'fivo', got {method!r}")
     if method=='fivo' and not self.sequential: raise ValueError(f"a particle filter needs a model that runs step by step, which this {type(self).__name__} does not: use 'iwae'")
+    if self.temperature!=1 and method!='elbo': raise ValueError(f"importance weights need the model's own noise: set its temperature to 1, it is {self.temperature}")
     x = self.as_batch(x); mask = as_mask(mask, x); u = None if u is None else as_series(u, self.u_dim, 'u', self.x_loc)
-    few = max(1, 65536//(n*x.shape[1])); cut = lambda v,i: None if v is None else v[i:i+few]                     # rows at a time: memory stays bounded
+    self.prepare_u(u, len(x), x.shape[1])
+    few = max(1, 65536//(n if method=='fivo' else n*x.shape[1])); cut = lambda v,i: None if v is None else v[i:i+few]      # rows at a time: memory stays bounded
     f = {'elbo':self._elbo, 'iwae':self._iwae, 'fivo':self._fivo}[method]
     with fork_seed(seed): return torch.cat([f(cut(x,i), n, cut(u,i), cut(mask,i)) for i in range(0, len(x), few)])
 
@@ -993,7 +1000,7 @@ def _iwae(self:SequenceModel, x, n, u, mask):
     out = self.forward_once(_rep(x,n), _rep(u,n), _rep(mask,n))
     return torch.logsumexp(_log_weights(out, _rep(x,n), _rep(mask,n)).sum(1).unflatten(0, (-1,n)), 1)-math.log(n)
 
-# %% ../nbs/00_core.ipynb #6245ba38
+# %% ../nbs/00_core.ipynb #94ddbdf1
 def systematic(logw:Tensor, # Log-weights that sum to 1, (B, K)
               )->Tensor:    # Ancestors, (B, K)
     "Systematic resampling: particle k gets K w_k descendants on average, never off by more than one"
@@ -1008,7 +1015,7 @@ def _fivo(self:SequenceModel, x, n, u, mask):
     real,ahead = observed_span(full),self.lookahead(self.emission.feed(xs), full, us); at = lambda v,t: None if v is None else _rep(v[:,t], n)
     s = self.init_state(B*n); logw = x.new_full((B,n), -math.log(n)); total,rows = x.new_zeros(B),torch.arange(B, device=x.device)[:,None]*n
     for t in range(T):
-        qz,pz,z,feed,mt = self.infer(s, at(xs,t), at(m,t), at(us,t), at(ahead,t))
+        qz,pz,z,feed,mt = self.infer(s, at(xs,t), at(m,t), at(us,t), at(ahead,t), known=_rep(real[:,t], n))
         lw = log_prob(self.to_units(self.emit(s, z, at(us,t))), at(x,t), at(m,t))
         if qz is not None: lw = lw + pz.log_prob(z) - qz.log_prob(z)
         logw = logw + torch.where(real[:,t,None], lw.unflatten(0, (B,n)), 0.)
@@ -1028,7 +1035,7 @@ def _gap_windows(miss, lag):
     end = torch.where(miss, T, t).flip(1).cummin(1).values.flip(1) - 1
     return start.clamp(max=T-1), (end+lag).clamp(max=T-1)
 
-# %% ../nbs/00_core.ipynb #bb7e6315
+# %% ../nbs/00_core.ipynb #36a7bc1f
 @patch
 def _holes(self:SequenceModel, x, mask, n_samples, n_paths):
     "The arguments of `impute`, checked: samples, paths, x (B, T, C), mask (None if there is no hole)"
@@ -1053,7 +1060,7 @@ def impute(self:SequenceModel,
     if mask is None: return Forecast(x.expand(n,*x.shape).clone(), known=x)
     B,T,C = x.shape; rep = lambda v: None if v is None else v.repeat_interleave(K, 0)
     with fork_seed(seed):
-        out = self.forward_once(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), rep(mask))
+        out = self.forward_once(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), rep(mask), whole=True)
         lw = _log_weights(out, rep(x), rep(mask)).unflatten(0, (B,K))                      # (B, K, T)
         draws = sample_missing(out.px, rep(x), rep(mask)).unflatten(0, (B,K))                            # (B, K, T, C)
         start,end = _gap_windows(~mask.all(-1), check_count(lag, 'lag', 0))
@@ -1159,7 +1166,7 @@ def trace(model:nn.Module, # Any module
         if ts: nodes[k] = [k,tuple(ts[0].shape),1]; edges |= {(s,k) for s in _sources(ts, made)}
     return nodes,edges
 
-# %% ../nbs/00_core.ipynb #31394646
+# %% ../nbs/00_core.ipynb #aaecfd39
 def diagram(model:nn.Module, # A SequenceModel, or any module together with inputs for it
             *inputs:Tensor,  # Inputs of a module that is no SequenceModel
             steps=3,         # Time steps to run a SequenceModel for
@@ -1168,8 +1175,8 @@ def diagram(model:nn.Module, # A SequenceModel, or any module together with inpu
     "Mermaid diagram of the layers that ran, their output shapes, and what flows between them"
     from mermaid.flowchart import FlowChart, Node, Link
     if isinstance(model, SequenceModel) and not inputs:
-        ins = dict(x=torch.zeros(1, steps, model.x_dim, device=model.device, requires_grad=model.emission.continuous))
-        if model.u_dim: ins['u'] = torch.zeros(1, steps, model.u_dim, device=model.device, requires_grad=True)
+        ins = dict(x=torch.zeros(1, steps, model.x_dim, device=model.device, dtype=model.x_loc.dtype, requires_grad=model.emission.continuous))
+        if model.u_dim: ins['u'] = torch.zeros(1, steps, model.u_dim, device=model.device, dtype=model.x_loc.dtype, requires_grad=True)
         def run():
             o = model.unroll_steps(ins['x'], ins.get('u'))
             return {'p(x)':o.px, 'q(z)':o.qz, 'p(z)':o.pz}

@@ -929,7 +929,7 @@ def _by_length(idx, lengths, bs, chunk, rng):
     last,parts[-1] = parts[-1][at:at+rest],np.delete(parts[-1], slice(at, at+rest))
     return idx[np.concatenate([rng.permutation(np.concatenate(parts).reshape(-1, bs)).ravel(), last])]
 
-# %% ../nbs/01_data.ipynb #083aed88
+# %% ../nbs/01_data.ipynb #78c393a0
 class SeqDataLoaders(DataLoaders):
     "Training and validation batches of windows, split by unit, with the training units' normaliser"
     @classmethod
@@ -952,7 +952,7 @@ class SeqDataLoaders(DataLoaders):
         tds = WindowDataset(train, window, stride, pad)
         vds = WindowDataset(valid, valid_window or window, max(stride, (valid_window or window or 1)//2), pad)
         n = None if n is None else min(check_count(n, 'n'), len(tds))
-        dls = cls(SeqDL(tds, bs=bs, shuffle=True, n=n, drop_last=(n or len(tds))>=bs and not by_length, by_length=by_length, **kwargs), SeqDL(vds, bs=2*bs, by_length=by_length, **kwargs))
+        dls = cls(SeqDL(tds, bs=bs, shuffle=True, n=n, by_length=by_length, **{"drop_last":(n or len(tds))>=bs and not by_length, **kwargs}), SeqDL(vds, bs=2*bs, by_length=by_length, **kwargs))
         for dl in dls: dl.rng.seed(seed)
         dls.device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         dls.normalizer = Normalizer.fit(train) if normalize else None

@@ -102,9 +102,9 @@ class VAE(SequenceModel):
         feed = self.emission.feed(x); m = m.repeat_interleave(feed.shape[-1]//m.shape[-1], -1)
         return torch.where(m, feed, torch.zeros_like(feed)),self.draw(self.prior(s, u))
 
-# %% ../nbs/02_models.ipynb #b6dad35a
+# %% ../nbs/02_models.ipynb #6eb34ca8
 @patch
-def unroll(self:VAE, x, u=None, mask=None, eps=None):
+def unroll(self:VAE, x, u=None, mask=None, eps=None, whole=False):
     "All steps at once: they do not depend on each other. `eps` is noise for N draws, (N, B, T, Z)"
     B,T,_ = x.shape; zero = x.new_zeros(B, T+1, self.z_dim); s = dict(zero=zero[:,:T]); pz = self.prior(s, None)
     if mask is None: qz = self.posterior(s, self.emission.feed(x), torch.ones_like(x), None, None)
@@ -390,19 +390,19 @@ def decode(self:VAEConv1d,
         raise ValueError(f"latents must have shape (batch, {self.z_dim}), one for each sequence, got {tuple(z.shape)}")
     return self.to_units(self.emission(self.features(z, steps)))
 
-# %% ../nbs/02_models.ipynb #617c6d6c
+# %% ../nbs/02_models.ipynb #edb2c9be
 @patch
-def unroll(self:VAEConv1d, x, u=None, mask=None):
+def unroll(self:VAEConv1d, x, u=None, mask=None, whole=False):
     "Encode, draw, decode"
     B,T,_ = x.shape; qz = self.infer_z(x, mask); z = self.draw(qz); f = self.features(z)
     states = dict(f=f[:,None].expand(-1, T+1, -1, -1), t=torch.arange(T+1, device=x.device).expand(B, -1))
     return SeqOutput(self.emission(f[:,:T]), qz, self.prior_z(B), z, state=states)
 
 @patch
-def unroll_steps(self:VAEConv1d, x, u=None, mask=None): "There are no steps: the latent belongs to the whole sequence"; return self.unroll(x, u, mask)
+def unroll_steps(self:VAEConv1d, x, u=None, mask=None, whole=False): "There are no steps: the latent belongs to the whole sequence"; return self.unroll(x, u, mask)
 
 @patch
-def emit_with(self:VAEConv1d, out, z, u=None): return self.emission(self.features(z, out.px.batch_shape[-1]).flatten(0,1))
+def emit_with(self:VAEConv1d, out, z, u=None, mask=None): return self.emission(self.features(z, out.px.batch_shape[-1]).flatten(0,1))
 
 # %% ../nbs/02_models.ipynb #744ca7b1
 @patch

@@ -7,7 +7,7 @@ __all__ = ['Loss', 'KLAnneal', 'BetaSchedule', 'ModelSchedule', 'total_correlati
            'ScheduledSampling', 'LossPart', 'LossParts', 'KLPerLatent', 'SkipNonFinite', 'FixedNoise', 'Snapshots',
            'Checkpoint', 'seq_learner', 'crps', 'score', 'masked', 'cut_series', 'cut_inputs', 'latent_use', 'evaluate']
 
-# %% ../nbs/05_train.ipynb #bc008e12
+# %% ../nbs/05_train.ipynb #a8965791
 import math, random, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
@@ -17,7 +17,7 @@ from fastai.basics import Learner, Callback, Metric, Adam, CancelBatchException,
 from fastai.callback.all import GradientClip
 from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
-from .core import Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, log_prob, observed_span, repeat_state, state_at, write_whole
+from .core import Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, log_prob, observed_span, repeat_state, state_at, tensors_of, write_whole
 from .data import SeriesSet, as_set, known_set
 
 # %% ../nbs/05_train.ipynb #0e76d7d6
@@ -149,7 +149,7 @@ class Overshooting(Callback):
         self.rollout_loss = rollout_loss(self.model, self.learn.pred, self.xb, self.yb, max(1, H), self.n_paths, self.rows or max(1, len(self.yb[0])//2), self.min_context)
         self.learn.loss_grad = self.learn.loss_grad + self.weight*self.rollout_loss
 
-# %% ../nbs/05_train.ipynb #f35dd5e7
+# %% ../nbs/05_train.ipynb #63c2728d
 def rollout_loss(model,       # A SequenceModel
                  out,         # Its output for the batch, with states
                  xb, yb,      # Inputs (x, u, t, mask) and targets (x, mask) of the batch
@@ -161,6 +161,7 @@ def rollout_loss(model,       # A SequenceModel
     "-log mean_k p(next steps | path k) from one random cut a row, nats per observed step, scalar"
     x,mask = yb[0][:rows],None if yb[1] is None else expand_mask(yb[1], yb[0].shape)[:rows]
     B,T,_ = x.shape; H = min(horizon, T-1)
+    if H<1: return 0.*sum(p.sum() for p in tensors_of(out.px))                        # series of one step have nothing to roll on to
     length = torch.full((B,), T, device=x.device) if mask is None else observed_span(mask).sum(1)
     last = (length-H).clamp(min=1); first = last.clamp(max=min_context)
     cut = first + (torch.rand(B, device=x.device)*(last-first+1)).long()
@@ -177,7 +178,7 @@ def rollout_loss(model,       # A SequenceModel
     lp = log_prob(px, rep(take(x)), rep(seen)).sum(1).unflatten(0, (B,n_paths))
     return -(torch.logsumexp(lp, 1)-math.log(n_paths)).sum()/seen.any(-1).sum().clamp(min=1)
 
-# %% ../nbs/05_train.ipynb #1dda3c07
+# %% ../nbs/05_train.ipynb #1dcd6414
 class ScheduledSampling(Callback):
     "Hide random stretches of x from the model, which reads its own expectation there, and score it on them (after Bengio et al. 2015)"
     run_valid = False
@@ -196,6 +197,8 @@ class ScheduledSampling(Callback):
         for i in range(x.shape[1]):
             hidden = torch.where(hidden, flip[:,i]>1/self.gap, flip[:,i]<p/(1-p)/self.gap); cols.append(hidden)
         seen = ~torch.stack(cols, 1); seen[:,0] = True
+        last = x.shape[1]-1 if mask is None else observed_span(expand_mask(mask, x.shape)).sum(1).clamp(min=1)-1
+        seen[torch.arange(len(x), device=x.device),last] = True                           # a stretch that nothing follows would look like padding
         self.learn.xb = (x, u, t, seen[...,None].expand(x.shape) if mask is None else seen[...,None] & expand_mask(mask, x.shape))
 
 # %% ../nbs/05_train.ipynb #c129e67b
@@ -404,7 +407,7 @@ def cut_inputs(series, horizon):
     "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without"
     return None if series.u is None else torch.nan_to_num(known_set(series).padded())
 
-# %% ../nbs/05_train.ipynb #f80316d1
+# %% ../nbs/05_train.ipynb #38153441
 @torch.no_grad()
 def latent_use(model,          # A SequenceModel
                x,              # Series, (B, T, C)
@@ -418,7 +421,7 @@ def latent_use(model,          # A SequenceModel
     res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll), kl_latents=None, steps=loss.n)
     if loss.kl is None: return res
     B,T,_ = x.shape; cut = lambda v: v[:,out.start:].flatten(0,1)
-    px = model.to_units(model.emit_with(out, out.z.roll(max(1, B//2), 0), None if u is None else model.prepare_u(u, B, T)))
+    px = model.to_units(model.emit_with(out, out.z.roll(max(1, B//2), 0), None if u is None else model.prepare_u(u, B, T), mask))
     shuffled = -log_prob(px, cut(x), None if mask is None else cut(mask)).sum()/loss.n
     return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled) if B>1 else math.nan, 'kl_latents':loss.kl_latents.cpu(), 'steps':loss.n}
 

@@ -205,7 +205,7 @@ def held_step(self:VAEWaveNet): "Last of these steps that sees no edge of the de
 @patch(as_prop=True)
 def edge(self:VAEWaveNet): "Steps at either end of the decoder's output that see its edge"; return sum(m.kernel_size[0]-1 for m in self.decoder if isinstance(m, nn.ConvTranspose1d))
 
-# %% ../nbs/03_wavenet.ipynb #d832ebc9
+# %% ../nbs/03_wavenet.ipynb #2df2555d
 @patch
 def as_batch(self:VAEWaveNet, x):
     "x as (B, T, C). Raises TypeError for integers where real numbers are due: positions in pixels and level numbers are no displacements"
@@ -220,7 +220,7 @@ def decode(self:VAEWaveNet, z, steps=None):
     raise ValueError("this decoder reads the past, so z alone gives no p(x_t): use `sample(n, length, z=z)` for draws, or `given(z, x)` for p(x_t | x_<t, z)")
 
 @patch
-def unroll(self:VAEWaveNet, x, u=None, mask=None, pad=None):
+def unroll(self:VAEWaveNet, x, u=None, mask=None, pad=None, whole=False):
     "Encode, draw, decode, and predict every step from those before. Raises ValueError for sequences not longer than the receptive field, unless padded"
     B,T,_ = x.shape; pad = self.use_pad if pad is None else pad; RF = self.receptive_field
     if not pad and T<=RF: raise ValueError(f"the receptive field has {RF} steps: sequences must be longer, got {T}; or build the model with use_pad=True")
@@ -230,9 +230,9 @@ def unroll(self:VAEWaveNet, x, u=None, mask=None, pad=None):
     return SeqOutput(px, qz, None if z is None else self.prior_z(B), z, 0 if pad else RF, self._history(x, u, mask, z))
 
 @patch
-def unroll_steps(self:VAEWaveNet, x, u=None, mask=None): "There are no steps: the latent belongs to the whole sequence"; return self.unroll(x, u, mask, pad=True)
+def unroll_steps(self:VAEWaveNet, x, u=None, mask=None, whole=False): "There are no steps: the latent belongs to the whole sequence"; return self.unroll(x, u, mask, pad=True)
 
-# %% ../nbs/03_wavenet.ipynb #52c5b1e8
+# %% ../nbs/03_wavenet.ipynb #02174c75
 @patch
 def _history(self:VAEWaveNet, x, u, mask, z):
     "State before every step and after the last: the whole history, of which `t` steps are known"
@@ -267,7 +267,7 @@ def scored(self:VAEWaveNet, x, mask):
     return mask
 
 @patch
-def emit_with(self:VAEWaveNet, out, z, u=None):
+def emit_with(self:VAEWaveNet, out, z, u=None, mask=None):
     "Emission of every step of `out` with other latents, batch shape (B*T',)"
     T = out.start+out.px.batch_shape[-1]
     return self._emit_all(self.features(z, T), out.state['x'][:,0,:T], u, out.start==0, flat=True)

@@ -1,0 +1,69 @@
+"""Spoken digits (FSDD): waveforms of a speaker that nobody trained on, and spectrograms through sixteen latents a frame; one seed a call, one JSON line.
+
+    python benchmarks/speech.py FOLDER --seed 0 [--part valid] [--task waves|spectra]
+
+Waveforms: frames of 200 samples, each recording scaled to a mean square of one, quantisation dithered; trained on george, lucas, nicolas and yweweler, stopped by jackson, scored on theo; nats per frame, higher is better.
+Spectra: the data set's own split (takes 0 to 4 are the test set, 5 to 9 stop training), means of the posterior decoded and put back with the true phases; median SI-SDR over recordings in dB.
+"""
+import argparse, json, time
+from copy import copy
+import numpy as np, torch
+from fastai.callback.core import Callback
+from seqvae.data import SeqDataLoaders, as_vectors, fsdd, istft, si_sdr, stft
+from seqvae.dvae import DKF, SRNN, VRNN, AutoregressiveRNN
+from seqvae.models import VAE
+from seqvae.train import KLAnneal, latent_use, masked, seq_learner
+
+class KeepBest(Callback):
+    "The weights of the epoch with the best validation loss"
+    order = 80
+    def before_fit(self): self.best = float('inf'),None
+    def after_epoch(self):
+        v = self.recorder.values[-1][self.recorder.metric_names[1:].index('valid_loss')]
+        if v<self.best[0]: self.best = v,{k:o.detach().clone() for k,o in self.model.state_dict().items()}
+    def after_fit(self): self.model.load_state_dict(self.best[1])
+
+def fit(model, train, valid, seed, epochs, bs, lr):
+    torch.manual_seed(seed); dls = SeqDataLoaders.from_series(train, valid=valid, bs=bs, by_length=True, normalize=model.emission.positive, seed=seed)
+    learn = seq_learner(dls, model, clip=5., cbs=[KLAnneal(.3, start=.1), KeepBest()]); start = time.process_time()
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
+    return model.cpu().eval(),round(time.process_time()-start)
+
+def level(digits): out = copy(digits); out.waves = [w/np.sqrt(np.mean(w**2)) for w in digits.waves]; return out
+
+def waves(digits, part, seed):
+    shape = dict(h_dim=256, emission_kwargs=dict(residual=False)); mixture = dict(emission='mixture', emission_kwargs=dict(residual=False, n_components=20))
+    rest,test = digits.by_speaker(['theo']); train,valid = rest.by_speaker(['jackson']); s = dict(train=train.frames(200), valid=valid.frames(200), test=test.frames(200)); res = {}
+    x,mask = masked(s[part].padded()); n = int(mask.any(-1).sum())
+    for name,make in {'gauss':lambda: AutoregressiveRNN(200, **shape), 'gmm':lambda: AutoregressiveRNN(200, **{**shape, **mixture}), 'vrnn':lambda: VRNN(200, z_dim=64, **shape)}.items():
+        torch.manual_seed(seed); model,cpu = fit(make(), s['train'], s['valid'], seed, 20, 32, 1e-3)
+        ll = lambda K,method: round(float(model.log_likelihood(x, K, mask=mask, seed=0, method=method).sum())/n, 2)
+        res[name] = dict(exact=ll(1, None), cpu_s=cpu) if not model.z_dim else dict(elbo=ll(4, 'elbo'), iwae32=ll(32, 'iwae'), fivo32=ll(32, 'fivo'), cpu_s=cpu, **{k:latent_use(model, x, mask=mask)[k] for k in ('kl','active','nll','nll_shuffled')})
+    return res
+
+@torch.no_grad()
+def resynthesis(model, digits):
+    "SI-SDR of each recording, dB: encoded, decoded from the posterior's means, with the phases of the original"
+    model.temperature,out = 0.,[]
+    for w in map(torch.from_numpy, digits.waves):
+        s = stft(w); power = s.abs().square(); px = model.forward_once(power if isinstance(model, VAE) else power[None]).px
+        out.append(float(si_sdr(w, istft(s/s.abs().clamp(min=1e-12)*px.mean.reshape(power.shape).sqrt(), length=len(w)))))
+    model.temperature = 1.
+    return out
+
+def spectra(digits, part, seed, epochs):
+    train,test = digits.official_split(); early = (train.params['take']<10).to_numpy(); sets = dict(train=train[~early], valid=train[early], test=test); s = {k:v.power_spectrogram() for k,v in sets.items()}
+    shape,res = dict(z_dim=16, h_dim=128, emission='exponential'),{}
+    for name,make in {'vae':lambda: VAE(257, **shape), 'dkf':lambda: DKF(257, **shape), 'vrnn':lambda: VRNN(257, **shape), 'srnn':lambda: SRNN(257, **shape)}.items():
+        torch.manual_seed(seed); flat = lambda v: as_vectors(v.x) if name=='vae' else v
+        model,cpu = fit(make(), flat(s['train']), flat(s['valid']), seed, epochs, 256 if name=='vae' else 16, 2e-3)
+        d = resynthesis(model, sets[part]); res[name] = dict(si_sdr=round(float(np.median(d)), 3), mean=round(float(np.mean(d)), 3), cpu_s=cpu)
+    return res
+
+if __name__=='__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('folder'); p.add_argument('--seed', type=int, default=0); p.add_argument('--part', default='test', choices=('valid','test')); p.add_argument('--task', default='both'); p.add_argument('--epochs', type=int, default=60, help='of the spectra')
+    a = p.parse_args(); torch.set_num_threads(1); digits = level(fsdd(a.folder, dither=0)); res = dict(set='fsdd', part=a.part, seed=a.seed)
+    if a.task!='spectra': res['waves'] = waves(digits, a.part, a.seed)
+    if a.task!='waves': res['spectra'] = spectra(digits, a.part, a.seed, a.epochs)
+    print(json.dumps(res))
