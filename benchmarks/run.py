@@ -1,6 +1,6 @@
-"""All measured claims: speed ratios, then accuracy over three data seeds (about an hour on two cores), summed up as medians with their range.
+"""All measured claims: speed ratios, then accuracy over three data seeds (some three hours on two cores with all data sets), summed up as medians with their range.
 
-    python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--spivae PYTHON] [--results FILE]      # run; JSON lines are added to FILE
+    python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--spivae PYTHON] [--music FOLDER] [--fsdd FOLDER] [--results FILE]      # run; JSON lines are added to FILE
     python benchmarks/run.py --summary FILE                          # sum up what is there
 """
 import argparse, json, os, statistics, subprocess, sys
@@ -34,6 +34,15 @@ def summary(rows):
     if rs: static_summary(rs)
     rs = [r for r in rows if r.get('set')=='diffusion' and 'seed' in r]
     if rs: diffusion_summary(rs)
+    for name,flat in (('jsb',lambda r: r), ('fsdd',lambda r: {**r.get('waves', {}), **r.get('spectra', {})})):
+        rs = [r for r in rows if r.get('set')==name and r['part']=='test']
+        if rs: family_summary(name, [flat(r) for r in rs])
+
+def family_summary(name, rs):
+    print(f"\n{dict(jsb='JSB chorales, test, nats per frame (lower is better)', fsdd='FSDD, test: waveforms of a held-out speaker, nats per 200-sample frame (higher is better); spectra, SI-SDR in dB')[name]}")
+    for m in sorted({k for r in rs for k,v in r.items() if isinstance(v, dict)}):
+        have = [r[m] for r in rs if m in r]
+        for k in have[0]: print(f"  {m+' '+k:34} {spread([r[k] for r in have])}   {len(have)} seeds")
 
 def static_summary(rs):
     print(f"\nGaussian in two dimensions, {len(rs)} seeds of data and training")
@@ -58,7 +67,7 @@ def diffusion_summary(rs):
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--sparc', default=os.environ.get('SEQVAE_SPARC')); p.add_argument('--spivae', default=os.environ.get('SEQVAE_SPIVAE'), help='interpreter of an environment that has the spivae package'); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
+    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--sparc', default=os.environ.get('SEQVAE_SPARC')); p.add_argument('--spivae', default=os.environ.get('SEQVAE_SPIVAE'), help='interpreter of an environment that has the spivae package'); p.add_argument('--music', default=os.environ.get('SEQVAE_MUSIC')); p.add_argument('--fsdd', default=os.environ.get('SEQVAE_FSDD')); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
     a = p.parse_args()
     if a.summary: summary([json.loads(l) for l in Path(a.summary).read_text().splitlines()]); sys.exit()
     subprocess.run([sys.executable, here/'speed.py'], check=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
@@ -67,6 +76,8 @@ if __name__=='__main__':
     jobs += [(here/'diffusion.py', '--speed', *(['--spivae', a.spivae] if a.spivae else []))]+[(here/'diffusion.py', '--seed', s) for s in range(5)]
     if a.cmapss: jobs += [(here/'turbofan.py', a.cmapss, '--seed', s) for s in range(3)]
     else: print('no C-MAPSS folder given (--cmapss or SEQVAE_CMAPSS): FD001 is left out')
+    if a.music: jobs += [(here/'music.py', a.music, '--seed', s) for s in range(3)]
+    if a.fsdd: jobs += [(here/'speech.py', a.fsdd, '--seed', s) for s in range(3)]
     out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = []
     with ThreadPoolExecutor(2) as ex, out.open('a') as f:
         for line in ex.map(one, jobs): rows.append(json.loads(line)); f.write(line+'\n'); f.flush(); print(f"{len(rows)} of {len(jobs)} runs done", flush=True)

@@ -33,7 +33,7 @@ def level(digits): out = copy(digits); out.waves = [w/np.sqrt(np.mean(w**2)) for
 
 def waves(digits, part, seed):
     shape = dict(h_dim=256, emission_kwargs=dict(residual=False)); mixture = dict(emission='mixture', emission_kwargs=dict(residual=False, n_components=20))
-    rest,test = digits.by_speaker(['theo']); train,valid = rest.by_speaker(['jackson']); s = dict(train=train.frames(200), valid=valid.frames(200), test=test.frames(200)); res = {}
+    s,res = {k:v.frames(200) for k,v in by_speakers(digits).items()},{}
     x,mask = masked(s[part].padded()); n = int(mask.any(-1).sum())
     for name,make in {'gauss':lambda: AutoregressiveRNN(200, **shape), 'gmm':lambda: AutoregressiveRNN(200, **{**shape, **mixture}), 'vrnn':lambda: VRNN(200, z_dim=64, **shape)}.items():
         torch.manual_seed(seed); model,cpu = fit(make(), s['train'], s['valid'], seed, 20, 32, 1e-3)
@@ -51,10 +51,14 @@ def resynthesis(model, digits):
     model.temperature = 1.
     return out
 
-def spectra(digits, part, seed, epochs):
-    train,test = digits.official_split(); early = (train.params['take']<10).to_numpy(); sets = dict(train=train[~early], valid=train[early], test=test); s = {k:v.power_spectrogram() for k,v in sets.items()}
+def by_takes(digits): train,test = digits.official_split(); early = (train.params['take']<10).to_numpy(); return dict(train=train[~early], valid=train[early], test=test)
+def by_speakers(digits): rest,test = digits.by_speaker(['theo']); train,valid = rest.by_speaker(['jackson']); return dict(train=train, valid=valid, test=test)
+
+def spectra(sets, part, seed, epochs, models=('vae','dkf','vrnn','srnn')):
+    s = {k:v.power_spectrogram() for k,v in sets.items()}
     shape,res = dict(z_dim=16, h_dim=128, emission='exponential'),{}
-    for name,make in {'vae':lambda: VAE(257, **shape), 'dkf':lambda: DKF(257, **shape), 'vrnn':lambda: VRNN(257, **shape), 'srnn':lambda: SRNN(257, **shape)}.items():
+    for name in models:
+        make = lambda: dict(vae=VAE, dkf=DKF, vrnn=VRNN, srnn=SRNN)[name](257, **shape)
         torch.manual_seed(seed); flat = lambda v: as_vectors(v.x) if name=='vae' else v
         model,cpu = fit(make(), flat(s['train']), flat(s['valid']), seed, epochs, 256 if name=='vae' else 16, 2e-3)
         d = resynthesis(model, sets[part]); res[name] = dict(si_sdr=round(float(np.median(d)), 3), mean=round(float(np.mean(d)), 3), cpu_s=cpu)
