@@ -23,7 +23,7 @@ class Plain(nn.Module):
     def look(self, x): return self.phi_x(torch.cat([x, torch.zeros_like(x)], -1))
     def backwards(self, cell, x):
         h,out = x.new_zeros(len(x), self.h_dim),[]
-        for t in reversed(range(x.shape[1])): h = cell(self.look(x[:,t]), h); out.insert(0, h)
+        for t in reversed(range(x.shape[1])): f = self.look(x[:,t]); h = cell(f, h); out.insert(0, f+h)
         return out
     def standard(self, x): o = x.new_zeros(len(x), self.z_dim); return Normal(o, o+1)
     def loss(self, x):

@@ -714,7 +714,7 @@ def unroll_steps(self:SequenceModel, x, u=None, mask=None, whole=False):
     px,qz,pz,z = zip(*out)
     return SeqOutput(_stack(px), _stack(qz), _stack(pz), None if z[0] is None else torch.stack(z, 1), state=states)
 
-# %% ../nbs/00_core.ipynb #d89572b6
+# %% ../nbs/00_core.ipynb #fedd03a5
 def has_holes(mask): "Is anything missing before the end of a row? (Padding behind it is no hole)"; return mask is not None and bool((observed_span(mask)[...,None] & ~mask).any())
 
 def needs_steps(mask, whole): "Must the pass go step by step? For holes, and if what is behind a row's end is wanted too"; return mask is not None and (whole or has_holes(mask))
@@ -737,6 +737,7 @@ def unroll(self:SequenceModel, x, u=None, mask=None, whole=False):
     z = None if zs[0] is None else torch.stack(zs, 1)
     return SeqOutput(self.emit_path(now, z, u, mask), _stack(qs), self.prior(now, u), z, state=state)
 
+# %% ../nbs/00_core.ipynb #b7cefb40
 @patch
 def forward(self:SequenceModel,
             x,         # Observations, (B, T, C)
@@ -952,7 +953,7 @@ def reconstruct(self:SequenceModel,
     means = torch.cat(means).transpose(0,1)
     return Forecast(F.pad(means, (0,0,x.shape[1]-means.shape[2],0), value=float('nan')), known=known)
 
-# %% ../nbs/00_core.ipynb #97538e26
+# %% ../nbs/00_core.ipynb #ac8f02e6
 def sample_missing(px, x, mask):
     "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
     if isinstance(px, MixtureSameFamily):
@@ -990,6 +991,7 @@ def log_likelihood(self:SequenceModel,
     f = {'elbo':self._elbo, 'iwae':self._iwae, 'fivo':self._fivo}[method]
     with fork_seed(seed): return torch.cat([f(cut(x,i), n, cut(u,i), cut(mask,i)) for i in range(0, len(x), few)])
 
+# %% ../nbs/00_core.ipynb #c32714ff
 def _rep(v, n): return None if v is None else v.repeat_interleave(n, 0)
 
 @patch
