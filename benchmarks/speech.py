@@ -8,24 +8,14 @@ Spectra: the data set's own split (takes 0 to 4 are the test set, 5 to 9 stop tr
 import argparse, json, time
 from copy import copy
 import numpy as np, torch
-from fastai.callback.core import Callback
 from seqvae.data import SeqDataLoaders, as_vectors, fsdd, istft, si_sdr, stft
 from seqvae.dvae import DKF, SRNN, VRNN, AutoregressiveRNN
 from seqvae.models import VAE
-from seqvae.train import KLAnneal, latent_use, masked, seq_learner
-
-class KeepBest(Callback):
-    "The weights of the epoch with the best validation loss"
-    order = 80
-    def before_fit(self): self.best = float('inf'),None
-    def after_epoch(self):
-        v = self.recorder.values[-1][self.recorder.metric_names[1:].index('valid_loss')]
-        if v<self.best[0]: self.best = v,{k:o.detach().clone() for k,o in self.model.state_dict().items()}
-    def after_fit(self): self.model.load_state_dict(self.best[1])
+from seqvae.train import KeepBest, KLAnneal, latent_use, masked, seq_learner
 
 def fit(model, train, valid, seed, epochs, bs, lr):
     torch.manual_seed(seed); dls = SeqDataLoaders.from_series(train, valid=valid, bs=bs, by_length=True, normalize=model.emission.positive, seed=seed)
-    learn = seq_learner(dls, model, clip=5., cbs=[KLAnneal(.3, start=.1), KeepBest()]); start = time.process_time()
+    learn = seq_learner(dls, model, clip=5., cbs=[KLAnneal(.8, start=.1), KeepBest()]); start = time.process_time()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
     return model.cpu().eval(),round(time.process_time()-start)
 

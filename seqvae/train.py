@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Loss', 'KLAnneal', 'BetaSchedule', 'ModelSchedule', 'total_correlation', 'TCLoss', 'Overshooting', 'rollout_loss',
            'ScheduledSampling', 'LossPart', 'LossParts', 'KLPerLatent', 'SkipNonFinite', 'FixedNoise', 'Snapshots',
-           'Checkpoint', 'seq_learner', 'crps', 'score', 'masked', 'cut_series', 'cut_inputs', 'latent_use', 'evaluate']
+           'KeepBest', 'Checkpoint', 'seq_learner', 'crps', 'score', 'masked', 'cut_series', 'cut_inputs', 'latent_use',
+           'evaluate']
 
 # %% ../nbs/05_train.ipynb #a8965791
 import math, random, warnings
@@ -301,6 +302,21 @@ class Snapshots(Callback):
         try:
             with torch.no_grad(), fork_seed(0): self.shots[step] = self.look(self.model)
         finally: self.model.train(was)
+
+# %% ../nbs/05_train.ipynb #8789bb85
+class KeepBest(Callback):
+    "End training with the weights of the epoch whose validation loss, `best`, was lowest"
+    order,trained = Recorder.order+10,False
+    def before_train(self):
+        self.trained = True                                                    # `Learner.validate` comes with the events of a fit, but without this one
+        if self.epoch==0: self.best,self.epoch_of_best,self.weights = math.inf,None,None
+    def after_epoch(self):
+        if not self.trained: return
+        v = self.recorder.values[-1][self.recorder.metric_names[1:].index('valid_loss')]
+        if v<self.best: self.best,self.epoch_of_best,self.weights = v,self.epoch,{k:o.detach().clone() for k,o in self.model.state_dict().items()}
+    def after_fit(self):
+        if self.trained and self.weights is not None: self.model.load_state_dict(self.weights)
+        self.trained = False
 
 # %% ../nbs/05_train.ipynb #ad481bc3
 def _plain(o):
