@@ -1002,8 +1002,8 @@ def _iwae(self:SequenceModel, x, n, u, mask):
     out = self.forward_once(_rep(x,n), _rep(u,n), _rep(mask,n))
     return torch.logsumexp(_log_weights(out, _rep(x,n), _rep(mask,n)).sum(1).unflatten(0, (-1,n)), 1)-math.log(n)
 
-# %% ../nbs/00_core.ipynb #94ddbdf1
-def systematic(logw:Tensor, # Log-weights that sum to 1, (B, K)
+# %% ../nbs/00_core.ipynb #8cde44bf
+def systematic(logw:Tensor, # Logarithms of weights that sum to 1, (B, K)
               )->Tensor:    # Ancestors, (B, K)
     "Systematic resampling: particle k gets K w_k descendants on average, never off by more than one"
     B,K = logw.shape
