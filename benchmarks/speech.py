@@ -1,4 +1,4 @@
-"""Spoken digits (FSDD): waveforms of a speaker that nobody trained on, and spectrograms through 64 latents a frame; one seed a call, one JSON line.
+"""Spoken digits (FSDD): waveforms of a speaker that nobody trained on, and spectrograms through 16 latents a frame; one seed a call, one JSON line.
 
     python benchmarks/speech.py FOLDER --seed 0 [--part valid] [--task waves|spectra]
 
@@ -13,9 +13,9 @@ from seqvae.dvae import DKF, SRNN, VRNN, AutoregressiveRNN
 from seqvae.models import VAE
 from seqvae.train import KeepBest, KLAnneal, latent_use, masked, seq_learner
 
-def fit(model, train, valid, seed, epochs, bs, lr):
+def fit(model, train, valid, seed, epochs, bs, lr, warmup):
     torch.manual_seed(seed); dls = SeqDataLoaders.from_series(train, valid=valid, bs=bs, by_length=True, normalize=model.emission.positive, seed=seed)
-    learn = seq_learner(dls, model, clip=5., cbs=[KLAnneal(.8, start=.1), KeepBest()]); start = time.process_time()
+    learn = seq_learner(dls, model, clip=5., cbs=[KLAnneal(warmup, start=.1), KeepBest()]); start = time.process_time()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
     return model.cpu().eval(),round(time.process_time()-start)
 
@@ -26,7 +26,7 @@ def waves(digits, part, seed):
     s,res = {k:v.frames(200) for k,v in by_speakers(digits).items()},{}
     x,mask = masked(s[part].padded()); n = int(mask.any(-1).sum())
     for name,make in {'gauss':lambda: AutoregressiveRNN(200, **shape), 'gmm':lambda: AutoregressiveRNN(200, **{**shape, **mixture}), 'vrnn':lambda: VRNN(200, z_dim=64, **shape)}.items():
-        torch.manual_seed(seed); model,cpu = fit(make(), s['train'], s['valid'], seed, 15, 32, 1e-3)
+        torch.manual_seed(seed); model,cpu = fit(make(), s['train'], s['valid'], seed, 15, 32, 1e-3, .8)
         ll = lambda K,method: round(float(model.log_likelihood(x, K, mask=mask, seed=0, method=method).sum())/n, 2)
         res[name] = dict(exact=ll(1, None), cpu_s=cpu) if not model.z_dim else dict(elbo=ll(4, 'elbo'), iwae32=ll(32, 'iwae'), fivo32=ll(32, 'fivo'), cpu_s=cpu, **{k:latent_use(model, x, mask=mask)[k] for k in ('kl','active','nll','nll_shuffled')})
     return res
@@ -45,19 +45,20 @@ def by_speakers(digits): rest,test = digits.by_speaker(['theo']); train,valid = 
 
 def spectra(sets, part, seed, epochs, models=('vae','dkf','vrnn','srnn')):
     s = {k:v.power_spectrogram() for k,v in sets.items()}
-    shape,res = dict(z_dim=64, h_dim=128, emission='exponential'),{}
+    shape,res = dict(z_dim=16, h_dim=128, emission='exponential'),{}
     for name in models:
         make = lambda: dict(vae=VAE, dkf=DKF, vrnn=VRNN, srnn=SRNN)[name](257, **shape)
         torch.manual_seed(seed); flat = lambda v: as_vectors(v.x) if name=='vae' else v
-        model,cpu = fit(make(), flat(s['train']), flat(s['valid']), seed, epochs, 256 if name=='vae' else 16, 5e-3)
+        model,cpu = fit(make(), flat(s['train']), flat(s['valid']), seed, epochs, 256 if name=='vae' else 16, 2e-3, .3)
         d = resynthesis(model, sets[part]); x,mask = masked(s[part].padded())
-        out = model.forward_once(x[mask.any(-1)] if name=='vae' else x, mask=None if name=='vae' else mask); n = int(mask.any(-1).sum()); kl = out.kl(None if name=='vae' else mask)
-        res[name] = dict(si_sdr=round(float(np.median(d)), 3), mean=round(float(np.mean(d)), 3), kl=float(kl.sum())/n, elbo=float(out.elbo(x[mask.any(-1)] if name=='vae' else x, None if name=='vae' else mask).sum())/n, cpu_s=cpu)
+        if name=='vae': x,mask = x[mask.any(-1)],None
+        out = model.forward_once(x, mask=mask); n = len(x) if mask is None else int(mask.any(-1).sum())
+        res[name] = dict(si_sdr=round(float(np.median(d)), 3), mean=round(float(np.mean(d)), 3), kl=round(float(out.kl(mask).sum())/n, 2), elbo=round(float(out.elbo(x, mask).sum())/n, 2), cpu_s=cpu)
     return res
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('folder'); p.add_argument('--seed', type=int, default=0); p.add_argument('--part', default='test', choices=('valid','test')); p.add_argument('--task', default='both'); p.add_argument('--epochs', type=int, default=30, help='of the spectra')
+    p.add_argument('folder'); p.add_argument('--seed', type=int, default=0); p.add_argument('--part', default='test', choices=('valid','test')); p.add_argument('--task', default='both'); p.add_argument('--epochs', type=int, default=25, help='of the spectra')
     a = p.parse_args(); torch.set_num_threads(1); digits = level(fsdd(a.folder, dither=0)); res = dict(set='fsdd', part=a.part, seed=a.seed)
     if a.task!='spectra': res['waves'] = waves(digits, a.part, a.seed)
     if a.task!='waves': res['spectra'] = spectra(by_speakers(digits), a.part, a.seed, a.epochs)
