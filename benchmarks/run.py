@@ -34,7 +34,7 @@ def summary(rows):
     if rs: static_summary(rs)
     rs = [r for r in rows if r.get('set')=='diffusion' and 'seed' in r]
     if rs: diffusion_summary(rs)
-    for name,flat in (('jsb',lambda r: r), ('fsdd',lambda r: {**r.get('waves', {}), **r.get('spectra', {})})):
+    for name,flat in (('jsb',lambda r: r), ('fsdd',lambda r: {f'{task} {m}':v for task in ('waves','spectra') for m,v in r.get(task, {}).items()})):
         rs = [r for r in rows if r.get('set')==name and r['part']=='test']
         if rs: family_summary(name, [flat(r) for r in rs])
 
