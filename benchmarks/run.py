@@ -1,4 +1,4 @@
-"""All measured claims: speed ratios, then accuracy over three data seeds (some three hours on two cores with all data sets), summed up as medians with their range.
+"""All measured claims: speed ratios, then accuracy over three data seeds (some five hours on two cores with all data sets), summed up as medians with their range.
 
     python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--spivae PYTHON] [--music FOLDER] [--fsdd FOLDER] [--results FILE]      # run; JSON lines are added to FILE
     python benchmarks/run.py --summary FILE                          # sum up what is there
@@ -23,7 +23,7 @@ def summary(rows):
         print(f"\nmass_spring, noise {noise}, {len(rs)} data seeds, {spread([r['cpu_s'] for r in rs], '{:.0f}')} CPU-seconds of training: median (range)")
         for k in ('one_step_mse_median','one_step_mse','mse','mse_median','crps','cover50','cover90','cover3s','kl','kl_T40','active','nll','nll_shuffled'): print(f"  {k:20} {spread([r['dvae'][k] for r in rs])}")
         for b in ('persistence','ar32','var2','harmonic2'): print(f"  {'mse of '+b:20} {spread([r[b]['mse'] for r in rs])}   median unit {spread([r[b]['mse_median'] for r in rs])}")
-    rs = [r for r in rows if r.get('set')=='FD001']
+    rs = [r for r in rows if r.get('set')=='FD001' and 'rows' in r]
     if rs:
         print(f"\nFD001, 30 cycles ahead, 14 sensors, {len(rs)} seeds of split and training, {spread([r['cpu_s'] for r in rs], '{:.0f}')} CPU-seconds")
         for n in rs[0]['rows']:
@@ -34,6 +34,7 @@ def summary(rows):
     if rs: static_summary(rs)
     rs = [r for r in rows if r.get('set')=='diffusion' and 'seed' in r]
     if rs: diffusion_summary(rs)
+    rul_summary([r for r in rows if r.get('task')=='rul'])
     for name,flat in (('jsb',lambda r: r), ('fsdd',lambda r: {f'{task} {m}':v for task in ('waves','spectra') for m,v in r.get(task, {}).items()})):
         rs = [r for r in rows if r.get('set')==name and r['part']=='test']
         if rs: family_summary(name, [flat(r) for r in rs])
@@ -43,6 +44,18 @@ def family_summary(name, rs):
     for m in sorted({k for r in rs for k,v in r.items() if isinstance(v, dict)}):
         have = [r[m] for r in rs if m in r]
         for k in have[0]: print(f"  {m+' '+k:34} {spread([r[k] for r in have])}   {len(have)} seeds")
+
+def rul_summary(rows):
+    "Remaining useful life: the test engines at their last cycle and over all cycles, and engines held out of the training engines"
+    names = dict(last='test engines, last cycle', all='test engines, all cycles', mid_life='held-out training engines, cycles with 6 to 145 left, for choosing')
+    for s,part in sorted({(r['set'],k) for r in rows for k in names if k in r}):
+        rs = [r for r in rows if r['set']==s and part in r]; print(f"\nRUL, {s}, {names[part]}, cap 125")
+        for m in dict.fromkeys(m for r in rs for m in r[part]):
+            have = [r for r in rs if m in r[part]]
+            for k in have[0][part][m]:
+                if k!='n': print(f"  {m+' '+k:34} {spread([r[part][m][k] for r in have])}   {len(have)} seeds")
+            if part=='last' and f'{m} cautious' in have[0]: print(f"  {m+' nasa of the cautious answer':34} {spread([r[f'{m} cautious'] for r in have])}   {len(have)} seeds")
+            if m in have[0].get('cpu_s', {}): print(f"  {m+' CPU-seconds of training':34} {spread([r['cpu_s'][m] for r in have], '{:.0f}')}")
 
 def static_summary(rs):
     print(f"\nGaussian in two dimensions, {len(rs)} seeds of data and training")
@@ -74,7 +87,10 @@ if __name__=='__main__':
     jobs = [(here/'mass_spring.py', '--noise', n, '--seed', s) for s in range(3) for n in (0.1, 0.)]
     jobs += [(here/'static.py', '--seed', s, *(['--sparc', a.sparc] if a.sparc else [])) for s in range(3)]
     jobs += [(here/'diffusion.py', '--speed', *(['--spivae', a.spivae] if a.spivae else []))]+[(here/'diffusion.py', '--seed', s) for s in range(5)]
-    if a.cmapss: jobs += [(here/'turbofan.py', a.cmapss, '--seed', s) for s in range(3)]
+    if a.cmapss:
+        jobs += [(here/'turbofan.py', a.cmapss, '--seed', s) for s in range(3)]
+        jobs += [(here/'rul.py', a.cmapss, '--set', d, '--seed', s) for d in ('FD001','FD002','FD004') for s in range(3)]
+        jobs += [(here/'rul.py', a.cmapss, '--part', 'valid', '--kinds', 'dvae,dvae chain,rnn,dvae feedback,rnn feedback', '--members', 1, '--seed', s) for s in range(3)]
     else: print('no C-MAPSS folder given (--cmapss or SEQVAE_CMAPSS): FD001 is left out')
     if a.music: jobs += [(here/'music.py', a.music, '--seed', s) for s in range(3)]
     if a.fsdd: jobs += [(here/'speech.py', a.fsdd, '--seed', s) for s in range(3)]

@@ -4,20 +4,21 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'DEMO', 'COMMANDS', 'USAGE', 'table', 'hold_out', 'held_cuts', 'fit_series', 'fill_past', 'judge', 'fit',
-           'forecast', 'demo', 'main']
+           'forecast', 'demo', 'rul', 'main']
 
-# %% ../nbs/09_cli.ipynb #01f76b36
+# %% ../nbs/09_cli.ipynb #e407b36d
 import json, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastcore.script import anno_parser
 import fastai.callback.all  # adds fit_one_cycle to Learner
 from .core import EMISSIONS, Forecast, check_count, load_model, write_whole
-from .data import SeqDataLoaders, SeriesSet, mass_spring, prefixes, read_series, split_units
+from .data import SeqDataLoaders, SeriesSet, cmapss, mass_spring, prefixes, read_series, split_units
 from .dvae import DVAE
 from .train import KLAnneal, Overshooting, cut_inputs, cut_series, evaluate, masked, score, seq_learner
 from .baselines import ar, forecast_all, harmonic, persistence, trend
-from .plot import plot_forecast, plot_latents, plot_training
+from .plot import plot_forecast, plot_latents, plot_life, plot_lives, plot_training
+from .rul import CONDITIONS, ConditionNormalizer, at_last, by_band, cautious, fit_rul, nasa_score, rul_forecasts, rul_series, rul_table, truth_of
 
 # %% ../nbs/09_cli.ipynb #0f61c6df
 COLUMNS = ['one_step_rmse','rmse','mse','mse_median','crps','cover50','cover90','cover3s']
@@ -190,8 +191,28 @@ def _demo_figures(learn, net, ms, test, cfuture, H, out, n):
     z = net.encode(test).mean.detach(); use = z.var((0,1)).argsort(descending=True)[:2].tolist()
     _save_fig(plot_latents(z, ms.params.omega[n+100:].to_numpy(), 'frequency (rad/s)', dims=tuple(use)), out/'latents.png')
 
-# %% ../nbs/09_cli.ipynb #32cab069
-COMMANDS = dict(demo=demo, fit=fit, forecast=forecast)
+# %% ../nbs/09_cli.ipynb #c20f84d7
+def rul(path:str, # Folder with NASA's text files: train_FD001.txt(.gz), test_..., RUL_...
+        set:str='FD001', # Which set: FD001, FD002, FD003 or FD004
+        out:str='runs/rul', # Folder for models, tables and figures
+        members:int=5, # Networks of the ensemble
+        steps:int=600, # Training steps of each
+        seed:int=0 # Makes the run repeatable
+       ):
+    "Remaining useful life of turbofan engines (C-MAPSS): train, estimate, judge"
+    start,data,out = time.time(),cmapss(path, set),Path(out); norm = ConditionNormalizer.fit(data.train, CONDITIONS[set])
+    train,test = (rul_series(o, norm) for o in (data.train,data.test)); print(f"{set}: {len(train)} engines to learn from, {len(test)} to judge, {len(norm.columns)} sensors that move")
+    ens = {k:fit_rul(train, k, members=members, steps=steps, seed=seed) for k in ('gru','dvae')}; ens['dvae'].save(out, norm, set=set)
+    fcs = rul_forecasts(train, test, ens, seed=seed); tab = rul_table(fcs, test); s,truth = at_last(fcs['dvae'].samples, test.lengths),truth_of(test)
+    _save_csv(tab, out/'table.csv'); _save_csv(rul_table(fcs, test, 'all'), out/'table_all_cycles.csv'); _save_csv(by_band(s, truth), out/'bands.csv')
+    lo,hi = (v[:,0,0] for v in Forecast(s[:,:,None,None]).interval(.95))
+    _save_csv(pd.DataFrame(dict(unit=test.units, cycles=test.lengths, mean=s.mean(0), lo95=lo, hi95=hi, cautious=cautious(s), rul=truth)), out/'estimates.csv', index=False)
+    i = int(np.argsort(test.lengths)[-3]); _save_fig(plot_lives(s, truth, .95), out/'engines.png'); _save_fig(plot_life(fcs['dvae'], test[i][:,0], i, test.lengths[i]), out/'engine.png')
+    print(f"\nlast cycle of {len(test)} test engines, capped at {data.cap:g} cycles:"); _show(tab.drop(columns='n'))
+    print(f"NASA score of the answers that weigh being late: {nasa_score(cautious(s), truth):.0f}\n{time.time()-start:.0f} s; models, tables and figures are in {out}")
+
+# %% ../nbs/09_cli.ipynb #4699e026
+COMMANDS = dict(demo=demo, fit=fit, forecast=forecast, rul=rul)
 USAGE = "usage: seqvae COMMAND ...\n\n" + '\n'.join(f"  {k:10}{f.__doc__}" for k,f in COMMANDS.items()) + "\n\nseqvae COMMAND --help explains a command; https://github.com/seqvae/seqvae"
 
 def main(argv=None):

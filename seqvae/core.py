@@ -6,13 +6,14 @@
 __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat', 'reparameterize_full', 'kl_full',
            'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal', 'kl_latents', 'check_count', 'Emission',
            'NormalEmission', 'MSEEmission', 'StudentTEmission', 'MixtureEmission', 'BernoulliEmission',
-           'CategoricalEmission', 'ExponentialEmission', 'LevelDistribution', 'LogisticMixture', 'MuLaw',
-           'LogisticEmission', 'MuLawEmission', 'make_emission', 'log_prob', 'SeqOutput', 'observed_span',
-           'expand_mask', 'tensors_of', 'Forecast', 'as_series', 'as_mask', 'SequenceModel', 'where_normal',
-           'has_holes', 'needs_steps', 'state_at', 'repeat_state', 'fork_seed', 'sample_missing', 'systematic',
-           'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
+           'CategoricalEmission', 'ExponentialEmission', 'CensoredNormal', 'CensoredEmission', 'LevelDistribution',
+           'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission', 'make_emission', 'log_prob', 'SeqOutput',
+           'observed_span', 'expand_mask', 'tensors_of', 'Forecast', 'as_series', 'as_mask', 'SequenceModel',
+           'where_normal', 'has_holes', 'needs_steps', 'state_at', 'repeat_state', 'fork_seed', 'sample_missing',
+           'systematic', 'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram',
+           'mermaid_for_quarto']
 
-# %% ../nbs/00_core.ipynb #a86c48d5
+# %% ../nbs/00_core.ipynb #6e8043eb
 import functools, inspect, json, math, os, tempfile, warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import (Bernoulli, Categorical, Distribution, Exponential, Independent, MixtureSameFamily,
-                                 MultivariateNormal, Normal, StudentT, kl_divergence)
+                                 MultivariateNormal, Normal, StudentT, constraints, kl_divergence)
 from fastcore.basics import patch, store_attr
 
 # %% ../nbs/00_core.ipynb #57e94ca2
@@ -142,7 +143,7 @@ def check_count(n, name, lo=1):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<lo: raise ValueError(f"{name} must be a whole number of at least {lo}, got {n!r}")
     return int(n)
 
-# %% ../nbs/00_core.ipynb #14497218
+# %% ../nbs/00_core.ipynb #ae72b506
 class Emission(nn.Module):
     "p(x_t | features): a head that returns a Distribution with event shape (C,), in standardised units"
     continuous = True  # Observations are real numbers that may be standardised
@@ -167,6 +168,7 @@ class Emission(nn.Module):
     def mean(self, px): "Mean observation, (..., C)"; return px.mean
     def check(self, x): "Raise ValueError if the values `x` cannot come from this distribution"
     def to_units(self, px, loc, scale): return px
+    def rescale(self, loc, scale): "Told the location and scale of the channels whenever they change"
 
 # %% ../nbs/00_core.ipynb #23b5dede
 class NormalEmission(Emission):
@@ -276,6 +278,50 @@ class ExponentialEmission(Emission):
         if (x<0).any(): raise ValueError(f"an exponential emission needs x >= 0, got values from {x.min():g} to {x.max():g}")
     def to_units(self, px, loc, scale): return self.make(px.mean*scale)
 
+# %% ../nbs/00_core.ipynb #a1065872
+class CensoredNormal(Distribution):
+    "min(X, upper) with X ~ N(loc, scale^2): a density below `upper`, a probability at it (Tobin 1958)"
+    arg_constraints,has_rsample = dict(loc=constraints.real, scale=constraints.positive, upper=constraints.real),True
+    def __init__(self, loc, scale, upper, validate_args=False):
+        self.loc,self.scale = loc,scale; self.upper = torch.as_tensor(upper, dtype=loc.dtype, device=loc.device).expand_as(loc)
+        super().__init__(loc.shape, validate_args=validate_args)
+    @property
+    def edge(self): "The limit in standard deviations from `loc`"; return (self.upper-self.loc)/self.scale
+    def log_prob(self, x): return torch.where(x<self.upper, -.5*((x-self.loc)/self.scale).square()-self.scale.log()-.5*math.log(2*math.pi), torch.special.log_ndtr(-self.edge))
+    def rsample(self, sample_shape=torch.Size()): return torch.minimum(self.loc+self.scale*torch.randn(*sample_shape, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device), self.upper)
+    def _moments(self): "Probability below the limit, density there in units of scale"; a = self.edge; return torch.special.ndtr(a),torch.exp(-.5*a*a)/math.sqrt(2*math.pi)
+    @property
+    def mean(self): P,d = self._moments(); return self.loc*P-self.scale*d+self.upper*(1-P)
+    @property
+    def variance(self):
+        P,d = self._moments()
+        return ((self.loc**2+self.scale**2)*P-(self.upper+self.loc)*self.scale*d+self.upper**2*(1-P)-self.mean**2).clamp(min=0)
+
+# %% ../nbs/00_core.ipynb #5622281b
+class CensoredEmission(Emission):
+    "Values known up to a limit: a `CensoredNormal` per channel, or with K > 1 a mixture of K over the channels together"
+    def __init__(self, n_in, x_dim, residual=True,
+                 upper=1.,       # The limit, in the user's units: a number, or one a channel
+                 n_components=1, # Components K
+                ):
+        K = self.n_components = check_count(n_components, 'n_components')
+        super().__init__(n_in, x_dim, K*2*x_dim+(K if K>1 else 0), residual)
+        upper = torch.as_tensor(upper, dtype=torch.get_default_dtype()).expand(x_dim)
+        if not upper.isfinite().all(): raise ValueError(f"the limit of a censored emission is a finite number, got {upper.tolist()}")
+        self.register_buffer('upper', upper.clone()); self.register_buffer('edge', upper.clone())  # in the user's units, and standardised
+    def rescale(self, loc, scale): self.edge.copy_((self.upper-loc)/scale)
+    def forward(self, features, prev=None):
+        K,C = self.n_components,self.x_dim
+        if K==1: mu,raw,last = self.split(features, prev, [C]*2); return self.make(None, mu+last, (.5*bound_logvar(raw)).exp(), self.edge)
+        logits,mu,raw,last = self.split(features, prev, [K,K*C,K*C]); last = last[...,None,:] if torch.is_tensor(last) else last
+        return self.make(logits, mu.unflatten(-1,(K,C))+last, (.5*bound_logvar(raw.unflatten(-1,(K,C)))).exp(), self.edge)
+    def make(self, logits, loc, scale, upper):
+        d = Independent(CensoredNormal(loc, scale, upper), 1, validate_args=False)
+        return d if logits is None else MixtureSameFamily(Categorical(logits=logits, validate_args=False), d, validate_args=False)
+    def to_units(self, px, loc, scale):
+        mix = isinstance(px, MixtureSameFamily); d = (px.component_distribution if mix else px).base_dist
+        return self.make(px.mixture_distribution.logits if mix else None, d.loc*scale+loc, d.scale*scale, self.upper)
+
 # %% ../nbs/00_core.ipynb #744f745b
 class LevelDistribution(Distribution):
     "Levels of width `widths()` in standard units, placed by loc and scale: what the logistic mixture and the mu-law share. `params` are tensors with batch shape first"
@@ -359,14 +405,15 @@ class MuLawEmission(Emission):
     def forward(self, features, prev=None): return Independent(MuLaw((self.linear(features).unflatten(-1, (self.x_dim,self.n_levels)),), self.n_levels, self.limit), 1, validate_args=False)
     def to_units(self, px, loc, scale): return Independent(px.base_dist.like(loc=loc, scale=scale), 1, validate_args=False)
 
-# %% ../nbs/00_core.ipynb #707bf58c
+# %% ../nbs/00_core.ipynb #b8c35ff4
 EMISSIONS = dict(normal=NormalEmission, mse=MSEEmission, student_t=StudentTEmission, mixture=MixtureEmission,
-                 bernoulli=BernoulliEmission, categorical=CategoricalEmission, exponential=ExponentialEmission, logistic=LogisticEmission, mulaw=MuLawEmission)
+                 bernoulli=BernoulliEmission, categorical=CategoricalEmission, exponential=ExponentialEmission, censored=CensoredEmission,
+                 logistic=LogisticEmission, mulaw=MuLawEmission)
 
-def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli, categorical, exponential, logistic, mulaw (in any case)
+def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli, categorical, exponential, censored, logistic, mulaw (in any case)
                   n_in:int, # Number of features
                   x_dim:int, # Number of channels
-                  **kwargs, # Passed to the head: `residual`, `n_components`, `n_levels`
+                  **kwargs, # Passed to the head: `residual`, `n_components`, `n_levels`, `upper`
                  )->Emission:
     "An emission head by its name. Raises ValueError for a name that is not in the list, or an option that the head does not have"
     if str(name).lower() not in EMISSIONS: raise ValueError(f"unknown emission {name!r}: choose from {', '.join(EMISSIONS)}")
@@ -612,7 +659,7 @@ class SequenceModel(nn.Module):
         z = d.rsample() if eps is None else d.map_noise(eps) if isinstance(d, FullNormal) else d.mean + d.stddev*eps
         return z if self.temperature==1 else d.mean + self.temperature*(z-d.mean)
 
-# %% ../nbs/00_core.ipynb #6c3146cf
+# %% ../nbs/00_core.ipynb #0dc50ef5
 @patch
 def set_scale(self:SequenceModel,
               x_loc, x_scale,          # Location and scale of the channels, (C,)
@@ -627,6 +674,7 @@ def set_scale(self:SequenceModel,
         if not self.emission.continuous and name[0]=='x': continue  # 0/1 and levels have no scale
         if self.emission.positive and name=='x_loc': continue       # and what is positive no location
         buf.copy_(v)
+    self.emission.rescale(self.x_loc, self.x_scale)
     return self
 
 @patch
@@ -685,7 +733,7 @@ def infer(self:SequenceModel, s, x, m, u, ahead, live=False, known=None):
         qz,z = where_normal(seen, qz, pz),torch.where(seen[:,None], z, z0)
     return qz,pz,z,feed,m
 
-# %% ../nbs/00_core.ipynb #c65bfbc6
+# %% ../nbs/00_core.ipynb #e439cd47
 def _stack(ds):
     "Distributions of single steps, batch shape (B,), stacked to (B, T)"
     d = ds[0]
@@ -696,7 +744,7 @@ def _stack(ds):
     if isinstance(d, FullNormal): return FullNormal(torch.stack([o.loc for o in ds],1), torch.stack([o.scale_tril for o in ds],1), d.root)
     if isinstance(d, MultivariateNormal): return MultivariateNormal(torch.stack([o.loc for o in ds],1), scale_tril=torch.stack([o.scale_tril for o in ds],1), validate_args=False)
     if isinstance(d, LevelDistribution): return d.like(tuple(torch.stack(p, 1) for p in zip(*[o.params for o in ds])))
-    names = ['logits'] if isinstance(d, (Bernoulli,Categorical)) else [n for n in ('df','loc','scale','rate') if n in d.arg_constraints]
+    names = ['logits'] if isinstance(d, (Bernoulli,Categorical)) else [n for n in ('df','loc','scale','rate','upper') if n in d.arg_constraints]
     return type(d)(**{n:torch.stack([getattr(o,n) for o in ds], 1) for n in names}, validate_args=False)
 
 @patch
@@ -874,6 +922,34 @@ def sample(self:SequenceModel,
             s = state_at(r.state, b-a); xs.append(r.x)
     x = torch.cat(xs, 1)
     return x*self.x_scale + self.x_loc if self.emission.continuous else x
+
+# %% ../nbs/00_core.ipynb #f0d5066c
+@patch
+def simulate_once(self:SequenceModel,
+                  u,                 # Known inputs, prepared, (B, T, U)
+                  n_paths=1,         # Latent paths a row; the paths of a row follow each other
+                  feedback='sample', # What the model reads of its own steps: 'sample' or 'mean'
+                  out=None,          # A pass over the same inputs: a model that does not read x_<t takes its memory of them from there
+                 )->SeqOutput:       # Batch shape (B * n_paths, T), standardised
+    "Run from the first step with the prior's latents, differentiably. A model overrides this only to be faster"
+    u = u.repeat_interleave(n_paths, 0)
+    return self.rollout(self.init_state(len(u)), u.shape[1], u, feedback)
+
+@patch
+@torch.no_grad()
+def simulate(self:SequenceModel,
+             u,             # Known inputs, (B, T, U); behind a row's end anything finite
+             n_samples=100, # Samples S
+             seed=None,     # Makes it repeatable
+             rows=None,     # Rows at a time; None: as memory allows
+            )->Forecast:    # Samples (S, B, T, C), the user's units
+    "x given known inputs alone. Raises ValueError for a model without inputs"
+    n = check_count(n_samples, 'n_samples'); u = as_series(u, self.u_dim, 'u', self.x_loc) if self.u_dim else None
+    if u is None: raise ValueError("simulate needs a model with known inputs: this one was built with u_dim=0")
+    u = self.prepare_u(u, *u.shape[:2]); rows = rows or max(1, 200_000//(n*u.shape[1]))
+    with fork_seed(seed): xs = [self.simulate_once(u[i:i+rows], n).x.unflatten(0, (-1,n)) for i in range(0, len(u), rows)]
+    x = torch.cat(xs).transpose(0, 1)
+    return Forecast(x*self.x_scale+self.x_loc if self.emission.continuous else x)
 
 # %% ../nbs/00_core.ipynb #6631f468
 @patch

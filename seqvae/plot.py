@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plot_forecast', 'plot_training', 'plot_latents', 'plot_latent_params', 'plot_corner', 'plot_samples',
-           'plot_evolution', 'plot_dependencies']
+           'plot_evolution', 'plot_dependencies', 'plot_life', 'plot_lives']
 
 # %% ../nbs/07_plot.ipynb #440d298b
 import numpy as np, torch
@@ -198,3 +198,36 @@ def plot_dependencies(tables:dict, # Name of a model -> what `seqvae.dvae.depend
             if i==0: ax.set_title(title, fontsize=9)
         axs[i,0].text(-.2, .5, name, ha='right', va='center', fontsize=9, transform=axs[i,0].transAxes)
     return axs
+
+# %% ../nbs/07_plot.ipynb #d767ea7a
+def plot_life(fc:Forecast,   # Simulated remaining life, samples (S, B, T, 1)
+              truth=None,    # What turned out to be true, (T,), or None
+              series=0,      # Which unit
+              cycles=None,   # Length of the unit; None: all steps
+              levels=(0.5,0.9), # Of the central intervals
+              ax=None):      # Axes
+    "Estimates and intervals by cycle. Raises ValueError for a truth of another length"
+    n = fc.samples.shape[2] if cycles is None else int(cycles); truth = None if truth is None else _np(truth)
+    if truth is not None and truth.shape!=(n,): raise ValueError(f"the truth has shape {truth.shape}, expected ({n},)")
+    ax = plt.subplots(figsize=(6,3), layout='constrained')[1] if ax is None else ax; t = np.arange(1, n+1)
+    for l in sorted(levels, reverse=True):
+        lo,hi = (_np(v[series,:n,0]) for v in fc.interval(l)); ax.fill_between(t, lo, hi, color=_lighter('C0', .4+.5*l), lw=0, label=f'{100*l:g} % interval')
+    ax.plot(t, _np(fc.mean[series,:n,0]), c='C0', lw=1.3, label='mean')
+    if truth is not None: ax.plot(t, truth, c='k', lw=1.2, ls='--', label='truth')
+    ax.set(xlabel='cycle', ylabel='remaining life (cycles)', ylim=(0, None)); ax.legend(fontsize=8, frameon=False, loc='lower left')
+    return ax
+
+def plot_lives(samples, # Draws of the remaining life at one cycle of each unit, (S, N)
+               truth,   # (N,)
+               level=0.9, # Of the intervals
+               ax=None): # Axes
+    "Units in the order of their true remaining life: means, intervals (those that miss the truth in another colour), truth. Raises ValueError on shapes that do not fit"
+    samples,truth = torch.as_tensor(samples).cpu(),_np(torch.as_tensor(truth))
+    if samples.ndim!=2 or samples.shape[1:]!=truth.shape: raise ValueError(f"samples have shape {tuple(samples.shape)}, the truth {truth.shape}: expected (S, N) and (N,)")
+    order = np.argsort(truth, kind='stable'); lo,hi = (_np(v[:,0,0])[order] for v in Forecast(samples[:,:,None,None]).interval(level)); truth,mean = truth[order],_np(samples.mean(0))[order]
+    ax = plt.subplots(figsize=(8,3), layout='constrained')[1] if ax is None else ax; i = np.arange(len(truth)); miss = (truth<lo)|(truth>hi)
+    for which,c,label in ((~miss,'C0',f'{100*level:g} % interval'),(miss,'C3','misses the truth')):
+        if which.any(): ax.vlines(i[which], lo[which], hi[which], color=_lighter(c, .5), lw=2, label=label)
+    ax.plot(i, mean, '.', c='C0', ms=4, label='mean'); ax.plot(i, truth, c='k', lw=1.2, label='truth')
+    ax.set(xlabel='unit, by true remaining life', ylabel='remaining life (cycles)'); ax.legend(fontsize=8, frameon=False)
+    return ax

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Loss', 'KLAnneal', 'BetaSchedule', 'ModelSchedule', 'total_correlation', 'TCLoss', 'Overshooting', 'rollout_loss',
-           'ScheduledSampling', 'LossPart', 'LossParts', 'KLPerLatent', 'SkipNonFinite', 'FixedNoise', 'Snapshots',
-           'KeepBest', 'Checkpoint', 'seq_learner', 'crps', 'score', 'masked', 'cut_series', 'cut_inputs', 'latent_use',
-           'evaluate']
+           'Simulation', 'simulation_loss', 'ScheduledSampling', 'LossPart', 'LossParts', 'KLPerLatent',
+           'SkipNonFinite', 'FixedNoise', 'Snapshots', 'KeepBest', 'Checkpoint', 'seq_learner', 'crps', 'score',
+           'masked', 'cut_series', 'cut_inputs', 'latent_use', 'evaluate']
 
 # %% ../nbs/05_train.ipynb #a8965791
 import math, random, warnings
@@ -178,6 +178,38 @@ def rollout_loss(model,       # A SequenceModel
     seen = real[...,None].expand(-1, -1, x.shape[-1]) if mask is None else real[...,None] & take(mask)
     lp = log_prob(px, rep(take(x)), rep(seen)).sum(1).unflatten(0, (B,n_paths))
     return -(torch.logsumexp(lp, 1)-math.log(n_paths)).sum()/seen.any(-1).sum().clamp(min=1)
+
+# %% ../nbs/05_train.ipynb #e9b541ec
+class Simulation(Callback):
+    "Train on what the model predicts from the known inputs alone (the hybrid objective of Sohn et al. 2015): (1 - weight) times the loss, plus `weight` times -log mean_k p(x_t | path k) per step. Counts in validation too"
+    def __init__(self,
+                 weight=0.5,    # Share of the second term, above 0 and at most 1
+                 n_paths=4,     # Latent paths K a row, from the first step on
+                 feedback='sample', # What a model that reads x_<t reads of its own: 'sample' or 'mean'
+                ):
+        if not 0<weight<=1: raise ValueError(f"weight is a share above 0 and at most 1, got {weight}")
+        check_count(n_paths, 'n_paths'); store_attr()
+    def before_fit(self):
+        if not self.model.u_dim: raise ValueError("Simulation needs a model with known inputs: this one was built with u_dim=0")
+    def after_loss(self):
+        self.simulation_loss = simulation_loss(self.model, self.xb[1], *self.yb, self.n_paths, self.feedback, self.pred)
+        self.learn.loss_grad = (1-self.weight)*self.learn.loss_grad + self.weight*self.simulation_loss
+        self.learn.loss = self.learn.loss_grad.clone()
+
+def simulation_loss(model,     # A SequenceModel with known inputs
+                    u,         # Known inputs, (B, T, U)
+                    x, mask=None, # What should come out, (B, T, C), and True = observed
+                    n_paths=4, # Latent paths K a row
+                    feedback='sample',
+                    out=None,  # The model's pass over the same batch, if there is one
+                   ):
+    "-log mean_k p(x_t | path k), nats per observed step, scalar"
+    rep = lambda v: None if v is None else v.repeat_interleave(n_paths, 0)
+    mask = None if mask is None else expand_mask(mask, x.shape)
+    px = model.to_units(model.simulate_once(model.prepare_u(u, *x.shape[:2]), n_paths, feedback, out).px)
+    lp = torch.logsumexp(log_prob(px, rep(x), rep(mask)).unflatten(0, (-1,n_paths)), 1)-math.log(n_paths)
+    if mask is None: return -lp.mean()
+    seen = mask.any(-1); return -torch.where(seen, lp, 0.).sum()/seen.sum().clamp(min=1)
 
 # %% ../nbs/05_train.ipynb #1dcd6414
 class ScheduledSampling(Callback):
