@@ -25,7 +25,7 @@ def gru_sequence(cell:nn.GRUCell, # One step of it
     ws = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
     return torch.gru(x, h0[None], ws, True, 1, 0., True, False, True)[0]  # train=True: cuDNN wants it for gradients; without dropout nothing else changes
 
-# %% ../nbs/04_dvae.ipynb #61726125
+# %% ../nbs/04_dvae.ipynb #1c4a4c64
 def no_residual(emission:str,   # Name of a head
                 options:dict,   # Its options, or None
                 owner:str,      # How messages call the model
@@ -36,6 +36,7 @@ def no_residual(emission:str,   # Name of a head
     if 'residual' in inspect.signature(EMISSIONS.get(str(emission).lower(), nn.Module)).parameters: options['residual'] = False
     return options
 
+# %% ../nbs/04_dvae.ipynb #a1bf0c04
 class DVAE(SequenceModel):
     "p(x_t | x_<t, z_<=t, u_<=t), p(z_t | z_<t, x_<t, u_<=t), q(z_t | z_<t, x_<=t or x_1:T, u): the dynamical VAE (Girin et al. 2021, section 4)"
     def __init__(self,
