@@ -25,12 +25,14 @@ def plain(o): return {k:{n:round(float(v), 4) for n,v in row.items()} for k,row 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folder'); p.add_argument('--set', default='FD001', choices=list(CONDITIONS)); p.add_argument('--seed', type=int, default=0); p.add_argument('--part', default='test', choices=('valid','test'))
-    p.add_argument('--kinds', default='gru,dvae', help=', '.join(RUL_MODELS)); p.add_argument('--members', type=int, default=5); p.add_argument('--steps', type=int, default=600)
+    p.add_argument('--kinds', default='gru,dvae', help=', '.join(RUL_MODELS)); p.add_argument('--members', type=int, default=5); p.add_argument('--steps', type=int, default=700); p.add_argument('--save', help='folder for the trained ensembles')
     a = p.parse_args(); torch.set_num_threads(1); data = cmapss(a.folder, a.set)
     frames = (data.train,data.test) if a.part=='test' else split(data.train, a.seed); norm = ConditionNormalizer.fit(frames[0], CONDITIONS[a.set])
     train,test = (rul_series(o, norm) for o in frames); ens,cpu = {},{}
     for k in a.kinds.split(','):
         start = time.process_time(); ens[k] = fit_rul(train, k, members=a.members, steps=a.steps, seed=a.seed); cpu[k] = round(time.process_time()-start)
+    for k,o in ens.items():
+        if a.save: o.save(f'{a.save}/{a.set}-{a.part}-{a.seed}-{k}', norm, set=a.set, seed=a.seed)
     fcs = rul_forecasts(train, test, ens, seed=a.seed); res = dict(task='rul', set=a.set, part=a.part, seed=a.seed, members=a.members, cpu_s=cpu)
     if a.part=='valid': res['mid_life'] = plain(mid_life(fcs, test))
     else:

@@ -191,12 +191,12 @@ def _demo_figures(learn, net, ms, test, cfuture, H, out, n):
     z = net.encode(test).mean.detach(); use = z.var((0,1)).argsort(descending=True)[:2].tolist()
     _save_fig(plot_latents(z, ms.params.omega[n+100:].to_numpy(), 'frequency (rad/s)', dims=tuple(use)), out/'latents.png')
 
-# %% ../nbs/09_cli.ipynb #c20f84d7
+# %% ../nbs/09_cli.ipynb #2a8908c0
 def rul(path:str, # Folder with NASA's text files: train_FD001.txt(.gz), test_..., RUL_...
         set:str='FD001', # Which set: FD001, FD002, FD003 or FD004
         out:str='runs/rul', # Folder for models, tables and figures
         members:int=5, # Networks of the ensemble
-        steps:int=600, # Training steps of each
+        steps:int=700, # Training steps of each
         seed:int=0 # Makes the run repeatable
        ):
     "Remaining useful life of turbofan engines (C-MAPSS): train, estimate, judge"
@@ -207,7 +207,7 @@ def rul(path:str, # Folder with NASA's text files: train_FD001.txt(.gz), test_..
     _save_csv(tab, out/'table.csv'); _save_csv(rul_table(fcs, test, 'all'), out/'table_all_cycles.csv'); _save_csv(by_band(s, truth), out/'bands.csv')
     lo,hi = (v[:,0,0] for v in Forecast(s[:,:,None,None]).interval(.95))
     _save_csv(pd.DataFrame(dict(unit=test.units, cycles=test.lengths, mean=s.mean(0), lo95=lo, hi95=hi, cautious=cautious(s), rul=truth)), out/'estimates.csv', index=False)
-    i = int(np.argsort(test.lengths)[-3]); _save_fig(plot_lives(s, truth, .95), out/'engines.png'); _save_fig(plot_life(fcs['dvae'], test[i][:,0], i, test.lengths[i]), out/'engine.png')
+    i = int(np.argsort(test.lengths)[-min(3, len(test))]); _save_fig(plot_lives(s, truth, .95), out/'engines.png'); _save_fig(plot_life(fcs['dvae'], test[i][:,0], i, test.lengths[i]), out/'engine.png')
     print(f"\nlast cycle of {len(test)} test engines, capped at {data.cap:g} cycles:"); _show(tab.drop(columns='n'))
     print(f"NASA score of the answers that weigh being late: {nasa_score(cautious(s), truth):.0f}\n{time.time()-start:.0f} s; models, tables and figures are in {out}")
 

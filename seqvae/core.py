@@ -143,7 +143,7 @@ def check_count(n, name, lo=1):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<lo: raise ValueError(f"{name} must be a whole number of at least {lo}, got {n!r}")
     return int(n)
 
-# %% ../nbs/00_core.ipynb #ae72b506
+# %% ../nbs/00_core.ipynb #eff838a3
 class Emission(nn.Module):
     "p(x_t | features): a head that returns a Distribution with event shape (C,), in standardised units"
     continuous = True  # Observations are real numbers that may be standardised
@@ -168,6 +168,7 @@ class Emission(nn.Module):
     def mean(self, px): "Mean observation, (..., C)"; return px.mean
     def check(self, x): "Raise ValueError if the values `x` cannot come from this distribution"
     def to_units(self, px, loc, scale): return px
+    def restore(self, x, loc, scale): "Draws back in the user's units"; return x*scale+loc if self.continuous else x
     def rescale(self, loc, scale): "Told the location and scale of the channels whenever they change"
 
 # %% ../nbs/00_core.ipynb #23b5dede
@@ -278,7 +279,7 @@ class ExponentialEmission(Emission):
         if (x<0).any(): raise ValueError(f"an exponential emission needs x >= 0, got values from {x.min():g} to {x.max():g}")
     def to_units(self, px, loc, scale): return self.make(px.mean*scale)
 
-# %% ../nbs/00_core.ipynb #a1065872
+# %% ../nbs/00_core.ipynb #7b502512
 class CensoredNormal(Distribution):
     "min(X, upper) with X ~ N(loc, scale^2): a density below `upper`, a probability at it (Tobin 1958)"
     arg_constraints,has_rsample = dict(loc=constraints.real, scale=constraints.positive, upper=constraints.real),True
@@ -287,17 +288,18 @@ class CensoredNormal(Distribution):
         super().__init__(loc.shape, validate_args=validate_args)
     @property
     def edge(self): "The limit in standard deviations from `loc`"; return (self.upper-self.loc)/self.scale
-    def log_prob(self, x): return torch.where(x<self.upper, -.5*((x-self.loc)/self.scale).square()-self.scale.log()-.5*math.log(2*math.pi), torch.special.log_ndtr(-self.edge))
+    def log_prob(self, x): return torch.where(x>=self.upper, torch.special.log_ndtr(-self.edge.double()).to(self.loc.dtype), -.5*((x-self.loc)/self.scale).square()-self.scale.log()-.5*math.log(2*math.pi))
     def rsample(self, sample_shape=torch.Size()): return torch.minimum(self.loc+self.scale*torch.randn(*sample_shape, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device), self.upper)
     def _moments(self): "Probability below the limit, density there in units of scale"; a = self.edge; return torch.special.ndtr(a),torch.exp(-.5*a*a)/math.sqrt(2*math.pi)
     @property
     def mean(self): P,d = self._moments(); return self.loc*P-self.scale*d+self.upper*(1-P)
     @property
     def variance(self):
-        P,d = self._moments()
-        return ((self.loc**2+self.scale**2)*P-(self.upper+self.loc)*self.scale*d+self.upper**2*(1-P)-self.mean**2).clamp(min=0)
+        P,d = self._moments(); a = self.edge; m = a*(1-P)-d              # first moment about loc, in units of scale
+        return self.scale**2*(P-a*d+a*a*(1-P)-m*m).clamp(min=0)
+    def expand(self, batch_shape, _instance=None): return CensoredNormal(*(o.expand(batch_shape) for o in (self.loc, self.scale, self.upper)))
 
-# %% ../nbs/00_core.ipynb #5622281b
+# %% ../nbs/00_core.ipynb #a09f05ce
 class CensoredEmission(Emission):
     "Values known up to a limit: a `CensoredNormal` per channel, or with K > 1 a mixture of K over the channels together"
     def __init__(self, n_in, x_dim, residual=True,
@@ -306,10 +308,14 @@ class CensoredEmission(Emission):
                 ):
         K = self.n_components = check_count(n_components, 'n_components')
         super().__init__(n_in, x_dim, K*2*x_dim+(K if K>1 else 0), residual)
-        upper = torch.as_tensor(upper, dtype=torch.get_default_dtype()).expand(x_dim)
-        if not upper.isfinite().all(): raise ValueError(f"the limit of a censored emission is a finite number, got {upper.tolist()}")
+        try: upper = torch.as_tensor(upper, dtype=torch.get_default_dtype()).expand(x_dim)
+        except (TypeError, RuntimeError): raise ValueError(f"the limit of a censored emission is a number, or one for each of {x_dim} channels, got {upper!r}") from None
+        if not upper.isfinite().all(): raise ValueError(f"the limit of a censored emission is finite, got {upper.tolist()}")
         self.register_buffer('upper', upper.clone()); self.register_buffer('edge', upper.clone())  # in the user's units, and standardised
     def rescale(self, loc, scale): self.edge.copy_((self.upper-loc)/scale)
+    def restore(self, x, loc, scale): return torch.where(x>=self.edge, self.upper, x*scale+loc)   # the limit itself, without rounding
+    def check(self, x):
+        if (x>self.upper*(1+1e-5*self.upper.sign())).any(): raise ValueError(f"a censored emission with limit {self.upper.tolist()} got values up to {x.max():g}: cut them off at the limit")
     def forward(self, features, prev=None):
         K,C = self.n_components,self.x_dim
         if K==1: mu,raw,last = self.split(features, prev, [C]*2); return self.make(None, mu+last, (.5*bound_logvar(raw)).exp(), self.edge)
@@ -601,13 +607,14 @@ def as_mask(mask,      # None, or True = observed, (B, T) or (B, T, C) (or witho
         raise ValueError(f"{name} has {n} {kind} in unit {unit} at steps {steps}: pass mask=~torch.isnan(x) or fill them")
     return None if mask is None or mask.all() else mask
 
-# %% ../nbs/00_core.ipynb #acc5d788
+# %% ../nbs/00_core.ipynb #07eb6ceb
 MODELS = {}  # Class name -> class, filled as models are defined
 
 def _plain_config(v):
     "Numbers of numpy as Python's, tuples as lists: what JSON gives back"
     if isinstance(v, dict): return {k:_plain_config(o) for k,o in v.items()}
     if isinstance(v, (list,tuple)): return [_plain_config(o) for o in v]
+    if isinstance(v, (np.ndarray,Tensor)): return v.tolist()
     return v.item() if isinstance(v, np.generic) else v
 
 def _recorded(init):
@@ -860,7 +867,7 @@ class fork_seed:
     def __exit__(self, *exc):
         if self.seed is not None: self.fork.__exit__(*exc)
 
-# %% ../nbs/00_core.ipynb #3897044d
+# %% ../nbs/00_core.ipynb #525aefcc
 @patch
 @torch.no_grad()
 def forecast(self:SequenceModel,
@@ -892,10 +899,10 @@ def _continue(self:SequenceModel, x, horizon, n, u, mask, ends, feedback):
     idx = ends[:,None]+torch.arange(horizon, device=x.device)
     fut = None if u is None else rep(u.gather(1, idx[...,None].expand(-1, -1, self.u_dim)))
     s = self.rollout(state_at(out.state, rep(ends)), horizon, fut, feedback).x
-    if self.emission.continuous: s = s*self.x_scale + self.x_loc
+    s = self.emission.restore(s, self.x_loc, self.x_scale)
     return s.unflatten(0, (len(x),n)).transpose(0, 1)
 
-# %% ../nbs/00_core.ipynb #28a9b4e9
+# %% ../nbs/00_core.ipynb #3b5130a6
 @patch
 @torch.no_grad()
 def sample(self:SequenceModel,
@@ -921,9 +928,9 @@ def sample(self:SequenceModel,
             r = self.rollout(s, b-a, None if u is None else u[:,a:b], fb, None if z is None else z[:,a:b])
             s = state_at(r.state, b-a); xs.append(r.x)
     x = torch.cat(xs, 1)
-    return x*self.x_scale + self.x_loc if self.emission.continuous else x
+    return self.emission.restore(x, self.x_loc, self.x_scale)
 
-# %% ../nbs/00_core.ipynb #f0d5066c
+# %% ../nbs/00_core.ipynb #a32c66e6
 @patch
 def simulate_once(self:SequenceModel,
                   u,                 # Known inputs, prepared, (B, T, U)
@@ -949,7 +956,7 @@ def simulate(self:SequenceModel,
     u = self.prepare_u(u, *u.shape[:2]); rows = rows or max(1, 200_000//(n*u.shape[1]))
     with fork_seed(seed): xs = [self.simulate_once(u[i:i+rows], n).x.unflatten(0, (-1,n)) for i in range(0, len(u), rows)]
     x = torch.cat(xs).transpose(0, 1)
-    return Forecast(x*self.x_scale+self.x_loc if self.emission.continuous else x)
+    return Forecast(self.emission.restore(x, self.x_loc, self.x_scale))
 
 # %% ../nbs/00_core.ipynb #6631f468
 @patch

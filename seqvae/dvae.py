@@ -25,18 +25,18 @@ def gru_sequence(cell:nn.GRUCell, # One step of it
     ws = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
     return torch.gru(x, h0[None], ws, True, 1, 0., True, False, True)[0]  # train=True: cuDNN wants it for gradients; without dropout nothing else changes
 
-# %% ../nbs/04_dvae.ipynb #1c4a4c64
+# %% ../nbs/04_dvae.ipynb #683af057
 def no_residual(emission:str,   # Name of a head
                 options:dict,   # Its options, or None
                 owner:str,      # How messages call the model
                )->dict:         # Options without a residual mean, if the head could have one
     "For emissions that may not read x_t-1. Raises ValueError if a residual mean was asked for"
     options = dict(options or {})
-    if options.get('residual'): raise ValueError(f"the emission of {owner} may not read x_t-1: it has no residual mean")
+    if options.get('residual'): raise ValueError(f"the emission of {owner} may not read x_t-1 and has no residual mean")
     if 'residual' in inspect.signature(EMISSIONS.get(str(emission).lower(), nn.Module)).parameters: options['residual'] = False
     return options
 
-# %% ../nbs/04_dvae.ipynb #a1bf0c04
+# %% ../nbs/04_dvae.ipynb #985c2a75
 class DVAE(SequenceModel):
     "p(x_t | x_<t, z_<=t, u_<=t), p(z_t | z_<t, x_<t, u_<=t), q(z_t | z_<t, x_<=t or x_1:T, u): the dynamical VAE (Girin et al. 2021, section 4)"
     def __init__(self,
@@ -58,7 +58,7 @@ class DVAE(SequenceModel):
         if posterior not in ('filtering','smoothing'): raise ValueError(f"posterior is 'filtering' or 'smoothing', got {posterior!r}")
         self.z_dim,self.h_dim,self.s_dim = (check_count(v, n) for n,v in dict(z_dim=z_dim, h_dim=h_dim, s_dim=s_dim).items())
         self.reads_x,self.drop = reads_x,nn.Dropout(dropout)
-        self.emission = make_emission(emission, h_dim, x_dim, **((emission_kwargs or {}) if reads_x and not bottleneck else no_residual(emission, emission_kwargs, 'this DVAE')))
+        self.emission = make_emission(emission, h_dim, x_dim, **((emission_kwargs or {}) if reads_x and not bottleneck else no_residual(emission, emission_kwargs, 'a DVAE with reads_x=False or bottleneck=True')))
         self.phi = MLP(self.emission.feed_dim+x_dim+u_dim, h_dim, h_dim, act_last=True)  # what a step looked like
         self.reads_z,self.bottleneck = reads_z,bottleneck; self.s_dim = s_dim = s_dim if reads_z else 0
         self.memory,self.z_memory = nn.GRUCell(h_dim, h_dim),nn.GRUCell(z_dim, s_dim) if reads_z else None
@@ -197,11 +197,12 @@ def unroll(self:DVAE, x, u=None, mask=None, whole=False):
     now = {k:v[:,:-1] for k,v in state.items()}
     return SeqOutput(self.emit(now, z, u), diag_normal(mu, logvar), self.prior(now, u), z, state=state)
 
-# %% ../nbs/04_dvae.ipynb #1440789f
+# %% ../nbs/04_dvae.ipynb #702a2f56
 @patch
 def rollout(self:DVAE, s, horizon, u=None, feedback='mean', z=None):
     "The generic rollout, with a short loop for the default case: Gaussian emission, mean feedback"
-    if feedback!='mean' or z is not None or not self.reads_x or type(self.emission) is not NormalEmission: return super(DVAE, self).rollout(s, horizon, u, feedback, z)
+    plain = self.reads_x and self.reads_z and not self.bottleneck and type(self.emission) is NormalEmission and not self.emission.relative and not (self.training and self.drop.p)
+    if feedback!='mean' or z is not None or not plain: return super(DVAE, self).rollout(s, horizon, u, feedback, z)
     B,C,e = len(s['h']),self.x_dim,self.emission
     unseen = s['h'].new_zeros(B, C); h,sz,x = s['h'],s['s'],s['x']
     out = {k:[] for k in ('mean','raw','pmu','plv','z','h','s','x')}

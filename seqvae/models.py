@@ -454,7 +454,7 @@ def _steps_of(s, horizon):
     steps = torch.arange(horizon, device=s['t'].device)
     return s['f'][torch.arange(len(s['t']), device=s['t'].device)[:,None],s['t'][:,None]+steps]
 
-# %% ../nbs/02_models.ipynb #15a7b81a
+# %% ../nbs/02_models.ipynb #973115b1
 @patch
 def rollout(self:VAEConv1d, s, horizon, u=None, feedback='mean', z=None):
     "Read on in what was decoded: given z nothing that happens changes the rest, so `feedback` has no effect. Raises ValueError for a path of latents"
@@ -469,7 +469,7 @@ def _continue(self:VAEConv1d, x, horizon, n, u, mask, ends, feedback):
     "`forecast` on prepared inputs, from n draws of z given what is known"
     s = dict(f=self.features(self.draw_z(x, mask, n).flatten(0,1)), t=ends.repeat_interleave(n))
     out = self.rollout(s, horizon).x
-    if self.emission.continuous: out = out*self.x_scale + self.x_loc
+    out = self.emission.restore(out, self.x_loc, self.x_scale)
     return out.unflatten(0, (len(x),n)).transpose(0, 1)
 
 @patch

@@ -199,15 +199,16 @@ def plot_dependencies(tables:dict, # Name of a model -> what `seqvae.dvae.depend
         axs[i,0].text(-.2, .5, name, ha='right', va='center', fontsize=9, transform=axs[i,0].transAxes)
     return axs
 
-# %% ../nbs/07_plot.ipynb #d767ea7a
+# %% ../nbs/07_plot.ipynb #8e88a9c0
 def plot_life(fc:Forecast,   # Simulated remaining life, samples (S, B, T, 1)
-              truth=None,    # What turned out to be true, (T,), or None
+              truth=None,    # What turned out to be true, (T,) or (T, 1), or None
               series=0,      # Which unit
               cycles=None,   # Length of the unit; None: all steps
               levels=(0.5,0.9), # Of the central intervals
               ax=None):      # Axes
     "Estimates and intervals by cycle. Raises ValueError for a truth of another length"
-    n = fc.samples.shape[2] if cycles is None else int(cycles); truth = None if truth is None else _np(truth)
+    n = fc.samples.shape[2] if cycles is None else int(cycles); truth = None if truth is None else _np(truth).squeeze()
+    if n>fc.samples.shape[2]: raise ValueError(f"{n} cycles asked for, the estimates cover {fc.samples.shape[2]}")
     if truth is not None and truth.shape!=(n,): raise ValueError(f"the truth has shape {truth.shape}, expected ({n},)")
     ax = plt.subplots(figsize=(6,3), layout='constrained')[1] if ax is None else ax; t = np.arange(1, n+1)
     for l in sorted(levels, reverse=True):

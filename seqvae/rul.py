@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'CONDITIONS', 'LEVELS', 'REGRESSIONS', 'RUL_MODELS', 'worn_units', 'ConditionNormalizer', 'rul_series',
-           'truncated', 'nasa_score', 'cautious', 'evaluate_rul', 'by_band', 'at_last', 'at_all', 'truth_of',
-           'window_features', 'fold_of', 'conformal', 'errors_of', 'window_regression', 'Ensemble', 'inputs_of',
-           'load_ensemble', 'InputRNN', 'rul_model', 'fit_rul', 'point_forecast', 'rul_forecasts', 'rul_table',
-           'latent_path', 'sensor_use']
+           'truncated', 'nasa_score', 'cautious', 'evaluate_rul', 'by_band', 'at_last', 'at_all', 'at_cycles',
+           'truth_of', 'window_features', 'fold_of', 'conformal', 'errors_of', 'window_regression', 'Ensemble',
+           'names_of', 'inputs_of', 'load_ensemble', 'InputRNN', 'rul_model', 'fit_rul', 'point_forecast',
+           'rul_forecasts', 'rul_table', 'latent_path', 'sensor_use']
 
-# %% ../nbs/11_rul.ipynb #c7531c0a
+# %% ../nbs/11_rul.ipynb #328615e9
 import json, math
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from fastcore.basics import patch
 import fastai.callback.all  # adds fit_one_cycle to Learner
-from .core import Forecast, check_count, load_model, write_whole
+from .core import Forecast, check_count, fork_seed, load_model, write_whole
 from .data import SeqDataLoaders, SeriesSet
 from .dvae import DVAE, AutoregressiveRNN
 from .train import KeepBest, KLAnneal, Simulation, crps, seq_learner
@@ -45,7 +45,7 @@ def worn_units(n=60,          # Units
 SETTINGS = ['setting1','setting2','setting3']                          # Columns of the operational settings
 CONDITIONS = dict(FD001=1, FD002=6, FD003=1, FD004=6)                  # Operating conditions of the sets of C-MAPSS
 
-# %% ../nbs/11_rul.ipynb #ebf98e13
+# %% ../nbs/11_rul.ipynb #54cfb285
 class ConditionNormalizer:
     "Sensors standardised within each operating condition, from the units it was fitted on and nothing else"
     def __init__(self,
@@ -71,7 +71,7 @@ class ConditionNormalizer:
         from sklearn.cluster import KMeans
         columns = list(columns) if columns is not None else [c for c in df.columns if c[0]=='s' and c[1:].isdigit()]
         _need_columns(df, [*settings,*columns]); K = check_count(n_conditions, 'n_conditions')
-        ops = df[list(settings)].to_numpy(np.float64); spread = np.maximum(ops.std(0), 1e-3); spots = len(np.unique((ops/spread).round(1), axis=0))
+        ops = _finite(df, settings); spread = np.maximum(ops.std(0), 1e-3); spots = len(np.unique((ops/spread).round(1), axis=0))
         if spots<K: raise ValueError(f"{K} operating conditions asked for, the settings have only {spots} places")
         centres = KMeans(K, n_init=4, random_state=seed).fit(ops/spread).cluster_centers_
         label = _nearest(ops/spread, centres); parts = [df.iloc[label==k] for k in range(K)]
@@ -83,17 +83,23 @@ class ConditionNormalizer:
 def _need_columns(df, columns):
     if missing := [c for c in columns if c not in df.columns]: raise ValueError(f"the table has no column {missing[0]!r}" + (f" (and {len(missing)-1} more are missing)" if len(missing)>1 else ""))
 
+def _finite(df, columns):
+    v = df[list(columns)].to_numpy(np.float64)
+    if not np.isfinite(v).all(): raise ValueError(f"column {list(columns)[int((~np.isfinite(v)).any(0).argmax())]} has missing or infinite values: fill them first")
+    return v
+
 def _nearest(points, centres): return ((points[:,None]-centres)**2).sum(-1).argmin(1)
 
-# %% ../nbs/11_rul.ipynb #ffcee648
+# %% ../nbs/11_rul.ipynb #7d867458
 @patch
-def condition(self:ConditionNormalizer, df): "Number of the operating condition of each row"; _need_columns(df, self.settings); return _nearest(df[self.settings].to_numpy(np.float64)/self.spread, self.centres)
+def condition(self:ConditionNormalizer, df):
+    "Number of the nearest operating condition of each row. Raises ValueError for missing columns and missing values"
+    _need_columns(df, self.settings); return _nearest(_finite(df, self.settings)/self.spread, self.centres)
 
 @patch
 def __call__(self:ConditionNormalizer, df):
     "Inputs of the model, (rows, U). Raises ValueError for missing columns and missing values"
-    _need_columns(df, self.columns); k,raw = self.condition(df),df[self.columns].to_numpy(np.float64)
-    if not np.isfinite(raw).all(): raise ValueError(f"sensor {self.columns[int((~np.isfinite(raw)).any(0).argmax())]} has missing or infinite values: fill them first")
+    _need_columns(df, self.columns); k,raw = self.condition(df),_finite(df, self.columns)
     K = len(self.centres); u = (raw-self.loc[k])/self.scale[k]
     return u if K==1 else np.concatenate([u, np.eye(K)[k]], 1)
 
@@ -103,15 +109,17 @@ def to_dict(self:ConditionNormalizer): "Plain lists, for JSON"; return {k:v.toli
 @patch(as_prop=True)
 def names(self:ConditionNormalizer): "Names of the inputs"; K = len(self.centres); return self.columns + ([f'condition {k+1}' for k in range(K)] if K>1 else [])
 
-# %% ../nbs/11_rul.ipynb #2851887f
+# %% ../nbs/11_rul.ipynb #03ad569e
 def rul_series(df,         # Table with unit, cycle, settings, sensors and, if known, rul
                normalizer, # A `ConditionNormalizer`
               )->SeriesSet:
-    "Units as series: x is the RUL in cycles, (T, 1), NaN where the table has none; known inputs are the normalised sensors, (T, U). Raises ValueError for missing columns, and for cycles that repeat"
+    "Units as series: x is the RUL in cycles, (T, 1), NaN where the table has none; known inputs are the normalised sensors, (T, U). Raises ValueError for missing columns, and for cycles that repeat or are left out"
     _need_columns(df, ['unit','cycle']); df = df.sort_values(['unit','cycle'])
     if df.duplicated(['unit','cycle']).any(): raise ValueError(f"unit {df.unit[df.duplicated(['unit','cycle'])].iloc[0]} has a cycle twice")
+    step = df.groupby('unit', sort=False).cycle.diff().fillna(1)
+    if (step!=1).any(): raise ValueError(f"unit {df.unit[step!=1].iloc[0]} jumps to cycle {df.cycle[step!=1].iloc[0]}: the models take every cycle")
     x = df['rul'].to_numpy(np.float32) if 'rul' in df else np.full(len(df), np.nan, np.float32)
-    ends = np.flatnonzero(np.diff(df.unit.to_numpy(), append=np.nan))[:-1]+1; units = df.unit.drop_duplicates().tolist()
+    ends = np.flatnonzero(df.unit.ne(df.unit.shift()))[1:]; units = df.unit.drop_duplicates().tolist()
     return SeriesSet([o[:,None] for o in np.split(x, ends)], units, ['rul'], np.split(normalizer(df).astype(np.float32), ends))
 
 def truncated(series, # Run-to-failure units
@@ -119,34 +127,37 @@ def truncated(series, # Run-to-failure units
               keep=20, # Cycles that stay at least
               seed=0)->SeriesSet:
     "Units cut off at a random cycle, so that they look like engines in service. Raises ValueError for units too short"
-    g = np.random.default_rng(seed); short = int(series.lengths.min())
+    check_count(least, 'least', 0); check_count(most, 'most', least); g = np.random.default_rng(seed); short = int(series.lengths.min())
     if short<keep+least: raise ValueError(f"unit {series.units[int(series.lengths.argmin())]} has {short} cycles: too few to cut off {least} and keep {keep}")
     ends = [int(n-g.integers(least, min(most, n-keep)+1)) for n in series.lengths]
     return SeriesSet([series[i][:n] for i,n in enumerate(ends)], series.units, series.names, None if series.u is None else [series.known(i)[:n] for i,n in enumerate(ends)])
 
-# %% ../nbs/11_rul.ipynb #6fdabba5
+# %% ../nbs/11_rul.ipynb #254ed5f7
 def nasa_score(pred:Tensor,  # Estimates, cycles, (N,)
                truth:Tensor, # True RUL, (N,)
               )->float:      # A sum over units: lower is better
     "The asymmetric score of the PHM08 challenge (Saxena et al. 2008, eq. 11)"
-    d = torch.as_tensor(pred).double()-torch.as_tensor(truth).double()
+    pred,truth = (torch.as_tensor(o).double() for o in (pred, truth)); d = pred-truth
+    if pred.shape!=truth.shape: raise ValueError(f"estimates have shape {tuple(pred.shape)}, the truth {tuple(truth.shape)}")
     return float(torch.where(d<0, torch.expm1(-d/13), torch.expm1(d/10)).sum())
 
 def cautious(samples:Tensor, # Draws of the RUL, (S, N)
              step=0.5,       # Grid of the answers, cycles
             )->Tensor:       # (N,)
     "The answer with the lowest expected NASA score: earlier than the mean, and the more so the less is known"
-    grid = torch.arange(0., float(samples.max())+step, step, dtype=samples.dtype)
+    samples = torch.as_tensor(samples).double()
+    if samples.ndim!=2 or not samples.isfinite().all(): raise ValueError(f"draws are finite, with shape (S, N), got shape {tuple(samples.shape)}")
+    grid = torch.arange(float(samples.min()), float(samples.max())+step, step).double()
     cost = lambda s: (d := grid[:,None]-s, torch.where(d<0, torch.expm1(-d/13), torch.expm1(d/10)).mean(1))[1]
-    return torch.stack([grid[cost(s).argmin()] for s in samples.T])
+    return torch.stack([grid[cost(s).argmin()] for s in samples.T]).float()
 
-# %% ../nbs/11_rul.ipynb #fa6a3b31
+# %% ../nbs/11_rul.ipynb #0a8deb21
 LEVELS = (0.5,0.9,0.95)
 
 def evaluate_rul(samples:Tensor, # Draws of the RUL, (S, N); S = 1 for a point estimate
                  truth:Tensor,   # (N,)
                 )->dict:         # n, rmse, nasa, mae, crps, and cover50, width50, ... of the central intervals
-    "Judge estimates in cycles. Raises ValueError on shapes that do not fit and on NaN"
+    "Judge estimates in cycles. Intervals are closed, so where draws pile up at the cap they hold more of the truth than they promise. Raises ValueError on shapes that do not fit and on NaN"
     samples,truth = torch.as_tensor(samples).double(),torch.as_tensor(truth).double()
     if samples.ndim!=2 or samples.shape[1:]!=truth.shape or not len(truth): raise ValueError(f"samples have shape {tuple(samples.shape)}, the truth {tuple(truth.shape)}: expected (S, N) and (N,)")
     if not (samples.isfinite().all() and truth.isfinite().all()): raise ValueError("estimates and truth must be finite")
@@ -159,9 +170,9 @@ def evaluate_rul(samples:Tensor, # Draws of the RUL, (S, N); S = 1 for a point e
         res |= {f'cover{100*l:g}':float(((truth>=lo)&(truth<=hi)).double().mean()), f'width{100*l:g}':float((hi-lo).mean())}
     return res
 
-def by_band(samples, truth, edges=(0,25,50,75,100,126)): "`evaluate_rul` for engines whose true RUL lies in each band, a table"; t = torch.as_tensor(truth); return pd.DataFrame({f'{a} to {b-1}':evaluate_rul(samples[:,(t>=a)&(t<b)], t[(t>=a)&(t<b)]) for a,b in zip(edges, edges[1:]) if ((t>=a)&(t<b)).any()}).T
+def by_band(samples, truth, edges=(0,25,50,75,100,math.inf)): "`evaluate_rul` for engines whose true RUL lies in each band, a table"; t = torch.as_tensor(truth); return pd.DataFrame({f'{a} to {b-1}' if b<math.inf else f'{a} and more':evaluate_rul(samples[:,(t>=a)&(t<b)], t[(t>=a)&(t<b)]) for a,b in zip(edges, edges[1:]) if ((t>=a)&(t<b)).any()}).T
 
-# %% ../nbs/11_rul.ipynb #a019655d
+# %% ../nbs/11_rul.ipynb #4fdaa369
 def at_last(v:Tensor, # (..., B, T, 1)
             lengths,  # Cycles of each unit, (B,)
            )->Tensor: # (..., B)
@@ -174,19 +185,21 @@ def at_all(v:Tensor,  # (..., B, T, 1)
     "Values at all cycles of all units, one unit after the other"
     return v[...,torch.arange(v.shape[-2])<torch.as_tensor(lengths)[:,None],0]
 
-def truth_of(series, at='last'): "RUL of a SeriesSet at the 'last' or at 'all' cycles"; x = series.padded(); return (at_last if at=='last' else at_all)(x, series.lengths)
+def at_cycles(v, lengths, at): "`at_last` or `at_all`, by the name 'last' or 'all'"; return {'last':at_last, 'all':at_all}[at](v, lengths)
 
-# %% ../nbs/11_rul.ipynb #959a0a88
+def truth_of(series, at='last'): "RUL of a SeriesSet at the 'last' or at 'all' cycles"; return at_cycles(series.padded(), series.lengths, at)
+
+# %% ../nbs/11_rul.ipynb #f3166841
 def window_features(u,         # Inputs of one unit, (T, U)
                     window=30, # Cycles looked back on, at most
                    )->np.ndarray: # (T, 3U)
     "For each cycle: mean of the window, last value, and mean of its last five cycles minus mean of its first five; a window that reaches before the first cycle is cut off there"
-    u = np.asarray(u, np.float64); T = len(u); t = np.arange(T); total = np.concatenate([np.zeros((1,u.shape[1])), u.cumsum(0)])
+    u = np.asarray(u, np.float64); check_count(window, 'window'); T = len(u); t = np.arange(T); total = np.concatenate([np.zeros((1,u.shape[1])), u.cumsum(0)])
     mean = lambda a,b: (total[b]-total[a])/(b-a)[:,None]
     first = np.maximum(t+1-window, 0); some = np.minimum(5, t+1-first)
     return np.concatenate([mean(first, t+1), u, mean(t+1-some, t+1)-mean(first, first+some)], 1)
 
-# %% ../nbs/11_rul.ipynb #4cf40505
+# %% ../nbs/11_rul.ipynb #9b3b1936
 def fold_of(n,       # Units
             k=5,     # Folds; 1: a fifth of the units is held out once
             seed=0)->np.ndarray: # Number of the fold that holds out each unit, (n,); -1: never held out
@@ -204,9 +217,10 @@ def conformal(points,   # Estimates, (B, T, 1)
 
 def errors_of(points, series, cuts=5, seed=0)->Tensor:
     "Truth - estimate, (B, T, 1) each, at `cuts` random truncations of each unit, as in `truncated`"
-    x = series.padded(); return torch.cat([at_last(x-torch.as_tensor(points), truncated(series, seed=seed+i).lengths) for i in range(cuts)])
+    x,long = series.padded(),np.flatnonzero(series.lengths>=26)                        # too short to be cut off: left out
+    return torch.cat([at_last((x-torch.as_tensor(points))[long], truncated(series[long], seed=seed+i).lengths) for i in range(cuts)])
 
-# %% ../nbs/11_rul.ipynb #d5c7aa3e
+# %% ../nbs/11_rul.ipynb #4548abb1
 REGRESSIONS = dict(ridge=lambda: _sklearn('linear_model', 'Ridge', alpha=10.), boosting=lambda: _sklearn('ensemble', 'HistGradientBoostingRegressor', max_iter=200, learning_rate=.05, l2_regularization=1., random_state=0))
 
 def _sklearn(module, name, **kwargs):
@@ -227,45 +241,47 @@ def window_regression(kind,      # 'ridge' or 'boosting'
         rows = np.flatnonzero(fold!=f)
         fits.append(REGRESSIONS[kind]().fit(np.concatenate([X[i] for i in rows]), np.concatenate([train[i][:,0] for i in rows])))
     pad = lambda ps: torch.nn.utils.rnn.pad_sequence([torch.from_numpy(np.clip(p, 0, cap)) for p in ps], batch_first=True)[...,None]
-    errors = errors_of(pad([fits[max(fold[i], 0)].predict(X[i]) for i in range(len(train))]), train, seed=seed)
+    out = np.flatnonzero(fold>=0); errors = errors_of(pad([fits[fold[i]].predict(X[i]) for i in out]), train[out], seed=seed)      # each by the fold that left it out
     F = [window_features(test.known(i), window) for i in range(len(test))]
-    return conformal(pad([np.mean([o.predict(v) for o in fits], 0) for v in F]), errors[errors.isfinite()], n_samples, cap)
+    return conformal(pad([np.mean([o.predict(v) for o in fits], 0) for v in F]), errors, n_samples, cap)
 
-# %% ../nbs/11_rul.ipynb #de513ec2
+# %% ../nbs/11_rul.ipynb #d6713e2b
 class Ensemble:
     "Models trained apart, their draws pooled. `fold`: the model that did not see each training unit"
     def __init__(self,
                  models,    # SequenceModels with known inputs
                  fold=None, # (units,), from `fold_of`
                  lower=-math.inf, # Draws below are set to it: a remaining life is not negative
+                 units=None, # Names and lengths of the training units, from `names_of`
                 ):
         if not len(models): raise ValueError("an ensemble needs a model")
-        self.models,self.fold,self.lower = list(models),fold,lower
+        self.models,self.fold,self.lower,self.units = list(models),None if fold is None else np.asarray(fold),lower,units
     def simulate(self, u, n_samples=200, seed=0):
         "x given known inputs u (B, T, U), a `Forecast` of n_samples draws (S, B, T, C): the same number from each model"
         each = -(-check_count(n_samples, 'n_samples')//len(self.models))
         parts = [m.simulate(u, each, None if seed is None else seed+i).samples for i,m in enumerate(self.models)]
         return Forecast(torch.stack(parts, 1).flatten(0, 1)[:n_samples].clamp(min=self.lower))
     def held_out(self, series, n_samples=200, seed=0):
-        "The training units, each simulated by the model that did not see it. Raises ValueError if these are not the training units"
-        if self.fold is None or len(self.fold)!=len(series): raise ValueError(f"the ensemble was trained on {0 if self.fold is None else len(self.fold)} units, these are {len(series)}")
-        if (self.fold<0).any(): raise ValueError("of a single model, most units were never held out")
-        u,out = inputs_of(series),None
+        "The training units that were held out once, each simulated by the model that did not see it (which its training was stopped by, so errors are a little small). Raises ValueError if these are not the training units"
+        if self.fold is None or self.units!=names_of(series): raise ValueError(f"these {len(series)} units are not the {0 if self.fold is None else len(self.fold)} that the ensemble was trained on")
+        series,fold = series[np.flatnonzero(self.fold>=0)],self.fold[self.fold>=0]; u,out = inputs_of(series),None
         for i,m in enumerate(self.models):
-            rows = np.flatnonzero(self.fold==i); s = m.simulate(u[rows], n_samples, seed).samples
+            rows = np.flatnonzero(fold==i); s = m.simulate(u[rows], n_samples, seed).samples
             if out is None: out = s.new_zeros(n_samples, len(series), *s.shape[2:])
             out[:,rows] = s
         return Forecast(out.clamp(min=self.lower))
 
+def names_of(series): "Name and length of each unit, as JSON keeps them"; return [[str(n),int(t)] for n,t in zip(series.units, series.lengths)]
+
 def inputs_of(series): "Known inputs of a SeriesSet, padded with zeros, (B, T, U)"; return torch.nan_to_num(SeriesSet([series.known(i) for i in range(len(series))]).padded())
 
-# %% ../nbs/11_rul.ipynb #a1e1f4cc
+# %% ../nbs/11_rul.ipynb #f2c2fb03
 @patch
 def save(self:Ensemble, folder, normalizer=None, **about):
     "Write models and what is needed to use them to a folder; returns it"
     folder = Path(folder)
     for i,m in enumerate(self.models): m.save(folder/f'model{i}.safetensors')
-    head = dict(models=len(self.models), fold=None if self.fold is None else self.fold.tolist(), lower=self.lower, normalizer=normalizer and normalizer.to_dict(), **about)
+    head = dict(models=len(self.models), fold=None if self.fold is None else self.fold.tolist(), lower=self.lower, units=self.units, normalizer=normalizer and normalizer.to_dict(), **about)
     write_whole(folder/'ensemble.json', lambda tmp: Path(tmp).write_text(json.dumps(head))); return folder
 
 def load_ensemble(folder):
@@ -274,10 +290,11 @@ def load_ensemble(folder):
     if not f.is_file(): raise FileNotFoundError(f"no {f}: is it a folder written by Ensemble.save?")
     try: head = json.loads(f.read_text())
     except json.JSONDecodeError as e: raise ValueError(f"{f} is not readable: {e}") from None
-    n,fold,lower,norm = (head.pop(k) for k in ('models','fold','lower','normalizer'))
-    return Ensemble([load_model(Path(folder)/f'model{i}.safetensors') for i in range(n)], None if fold is None else np.array(fold), lower),norm and ConditionNormalizer(**norm),head
+    try: n,fold,lower,units,norm = (head.pop(k) for k in ('models','fold','lower','units','normalizer'))
+    except (KeyError, AttributeError): raise ValueError(f"{f} was not written by Ensemble.save") from None
+    return Ensemble([load_model(Path(folder)/f'model{i}.safetensors') for i in range(n)], fold, lower, units),norm and ConditionNormalizer(**norm),head
 
-# %% ../nbs/11_rul.ipynb #d5f3720c
+# %% ../nbs/11_rul.ipynb #962ffa3b
 class InputRNN(AutoregressiveRNN):
     "p(x_t | u_<=t): a recurrent regressor, no latents and no past x"
     def __init__(self,
@@ -292,48 +309,54 @@ class InputRNN(AutoregressiveRNN):
 
 RUL_MODELS = {'dvae':"z, no past x", 'dvae chain':"z that reads past z, no past x", 'dvae feedback':"z and past x, its own draws", 'rnn feedback':"past x, its own draws, no z", 'rnn':"neither", 'gru':"neither, squared error: the plain GRU regressor"}
 
-def rul_model(kind, u_dim, cap=125, z_dim=2, h_dim=64, dropout=0.2):
+def rul_model(kind, u_dim, cap=125, z_dim=2, h_dim=64, dropout=0.2, n_components=1):
     "An untrained model of the RUL by name. Raises ValueError for an unknown one"
     if kind not in RUL_MODELS: raise ValueError(f"unknown model {kind!r}: choose from {', '.join(RUL_MODELS)}")
-    head = dict(emission='mse', emission_kwargs=dict(residual=False)) if kind=='gru' else dict(emission='censored', emission_kwargs=dict(upper=cap, residual=False))
+    head = dict(emission='mse', emission_kwargs=dict(residual=False)) if kind=='gru' else dict(emission='censored', emission_kwargs=dict(upper=cap, residual=False, n_components=n_components))
     if kind in ('rnn','gru'): return InputRNN(1, h_dim, u_dim, dropout=dropout, **head)
     if kind=='rnn feedback': return AutoregressiveRNN(1, h_dim, u_dim, dropout=dropout, **head)
     own = kind in ('dvae','dvae chain')
     return DVAE(1, z_dim, h_dim, u_dim, reads_x=not own, reads_z=kind!='dvae', bottleneck=own, dropout=dropout, **head)
 
-# %% ../nbs/11_rul.ipynb #05944106
+# %% ../nbs/11_rul.ipynb #af89f058
 def fit_rul(series,        # Run-to-failure units from `rul_series`
             kind='dvae',   # A key of RUL_MODELS
             members=5,     # Networks, each validated on its own share of the units
-            steps=600,     # Training steps of each
+            steps=700,     # Training steps of each
             bs=20,         # Units a batch
             lr=3e-3,       # Largest learning rate
             weight=.9,     # Of the simulation loss beside the ELBO
             n_paths=2,     # Latent paths a unit in the simulation loss
             cap=125,       # Censoring limit, cycles
             seed=0, bar=False, # Show progress?
-            **shape,       # z_dim, h_dim, dropout
+            **shape,       # z_dim, h_dim, dropout, n_components
            )->Ensemble:
     "Train an ensemble. Raises ValueError for unknown models, bad counts, RULs that are missing, or too few units"
-    if not np.isfinite(series.x).all(): raise ValueError("training needs the RUL of every cycle: the table has no column 'rul', or holes in it")
-    check_count(steps, 'steps'); fold = fold_of(len(series), check_count(members, 'members'), seed); models = []
+    x = truth_of(series, 'all')
+    if not x.isfinite().all(): raise ValueError("training needs the RUL of every cycle: the table has no column 'rul', or holes in it")
+    if x.max()>cap: raise ValueError(f"the RUL goes up to {x.max():g}, beyond the cap of {cap:g}: read the data with this cap")
+    check_count(steps, 'steps'); check_count(bs, 'bs'); fold = fold_of(len(series), check_count(members, 'members'), seed); models = []
     for i in range(members):
-        torch.manual_seed(1000*seed+i); train,held = series[np.flatnonzero(fold!=i)],series[np.flatnonzero(fold==i)]
-        dls = SeqDataLoaders.from_series(train, valid=held, bs=min(bs, len(train)), seed=1000*seed+i)
-        learn = seq_learner(dls, rul_model(kind, series.u_dim, cap, **shape), lr=lr, clip=1., cbs=[KLAnneal(), Simulation(weight if kind[:4]=='dvae' else 1., n_paths), KeepBest()])
-        epochs = max(1, round(steps/len(dls.train)))
-        if bar: print(f'model {i+1} of {members}'); learn.fit_one_cycle(epochs, lr)
-        else:
-            with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
-        models.append(learn.model.eval())
-    return Ensemble(models, fold, lower=0.)
+        if bar: print(f'model {i+1} of {members}')
+        with fork_seed(1000*seed+i): models.append(_fit_member(series[np.flatnonzero(fold!=i)], series[np.flatnonzero(fold==i)], kind, steps, bs, lr, weight, n_paths, cap, 1000*seed+i, bar, shape))
+    return Ensemble(models, fold, 0., names_of(series))
 
-# %% ../nbs/11_rul.ipynb #42d938e8
+def _fit_member(train, held, kind, steps, bs, lr, weight, n_paths, cap, seed, bar, shape):
+    "One network of an ensemble, stopped by the units held out"
+    dls = SeqDataLoaders.from_series(train, valid=held, bs=min(bs, len(train)), seed=seed)
+    learn = seq_learner(dls, rul_model(kind, train.u_dim, cap, **shape), lr=lr, clip=1., cbs=[KLAnneal(), Simulation(weight if kind[:4]=='dvae' else 1., n_paths), KeepBest()])
+    epochs = max(1, round(steps/len(dls.train)))
+    if bar: learn.fit_one_cycle(epochs, lr)
+    else:
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
+    return learn.model.eval()
+
+# %% ../nbs/11_rul.ipynb #7c8264f5
 def point_forecast(ensemble, train, test, cap=125, n_samples=200, seed=0):
     "A squared-error regressor with conformal draws around the mean of its members, from the errors of each on the units it did not see"
     mean = lambda fc: fc.mean.clamp(0, cap)
-    at_mean = Ensemble([_Mean(m) for m in ensemble.models], ensemble.fold)
-    return conformal(mean(at_mean.simulate(inputs_of(test), len(ensemble.models))), errors_of(mean(at_mean.held_out(train, 1)), train, seed=seed), n_samples, cap)
+    at_mean = Ensemble([_Mean(m) for m in ensemble.models], ensemble.fold, units=ensemble.units); out = np.flatnonzero(ensemble.fold>=0)
+    return conformal(mean(at_mean.simulate(inputs_of(test), len(ensemble.models))), errors_of(mean(at_mean.held_out(train, 1)), train[out], seed=seed), n_samples, cap)
 
 class _Mean:
     "A model without latents whose draws are its mean"
@@ -346,15 +369,15 @@ def rul_forecasts(train,     # Run-to-failure units, SeriesSet
                   ensembles, # {name: Ensemble}; those of squared error get conformal draws
                   cap=125, n_samples=200, seed=0)->dict: # name -> Forecast, baselines first
     "Every estimate of every cycle: the training mean, the regressions on windows, and these ensembles"
-    T = int(test.lengths.max()); mean = float(train.x.mean())
+    T = int(test.lengths.max()); mean = float(truth_of(train, 'all').mean())
     out = {'training mean':conformal(torch.full((len(test),T,1), mean), errors_of(torch.full((len(train),int(train.lengths.max()),1), mean), train, seed=seed), n_samples, cap)}
     out |= {k:window_regression(k, train, test, cap=cap, n_samples=n_samples, seed=seed) for k in REGRESSIONS}
     for k,o in ensembles.items(): out[k] = point_forecast(o, train, test, cap, n_samples, seed) if type(o.models[0].emission).__name__=='MSEEmission' else o.simulate(inputs_of(test), n_samples, seed)
     return out
 
-def rul_table(forecasts, test, at='last'): "`evaluate_rul` of each forecast at the 'last' or at 'all' cycles of the test units"; f = at_last if at=='last' else at_all; return pd.DataFrame({k:evaluate_rul(f(o.samples, test.lengths), truth_of(test, at)) for k,o in forecasts.items()}).T
+def rul_table(forecasts, test, at='last'): "`evaluate_rul` of each forecast at the 'last' or at 'all' cycles of the test units"; return pd.DataFrame({k:evaluate_rul(at_cycles(o.samples, test.lengths, at), truth_of(test, at)) for k,o in forecasts.items()}).T
 
-# %% ../nbs/11_rul.ipynb #85f6047b
+# %% ../nbs/11_rul.ipynb #7dfbc1c3
 @torch.no_grad()
 def latent_path(model, u):
     "Mean of p(z_t | u_<=t), (B, T, Z), for known inputs u (B, T, U). Raises ValueError for a model without latents, or whose latents do not depend on inputs alone"
@@ -362,7 +385,7 @@ def latent_path(model, u):
     return model.simulate_once(model.prepare_u(torch.as_tensor(u), *u.shape[:2])).pz.mean
 
 def sensor_use(ensemble, series, names, n_samples=50, seed=0):
-    "RMSE over all cycles with each input stuck at its mean, minus the RMSE with all of them: a Series, largest first"
-    u,truth = inputs_of(series),truth_of(series, 'all'); rmse = lambda v: evaluate_rul(at_all(ensemble.simulate(v, n_samples, seed).samples, series.lengths), truth)['rmse']
-    stuck = lambda i: torch.cat([u[...,:i], torch.zeros_like(u[...,:1]), u[...,i+1:]], -1); base = rmse(u)
+    "RMSE over all cycles with each input stuck at its mean over these units, minus the RMSE with all of them: a Series, largest first"
+    u,truth = inputs_of(series),truth_of(series, 'all'); mean = torch.cat([torch.from_numpy(np.array(series.known(i))) for i in range(len(series))]).mean(0); rmse = lambda v: evaluate_rul(at_all(ensemble.simulate(v, n_samples, seed).samples, series.lengths), truth)['rmse']
+    stuck = lambda i: torch.where(torch.arange(u.shape[-1])==i, mean, u); base = rmse(u)
     return pd.Series({n:rmse(stuck(i))-base for i,n in enumerate(names)}).sort_values(ascending=False)

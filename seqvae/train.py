@@ -179,9 +179,10 @@ def rollout_loss(model,       # A SequenceModel
     lp = log_prob(px, rep(take(x)), rep(seen)).sum(1).unflatten(0, (B,n_paths))
     return -(torch.logsumexp(lp, 1)-math.log(n_paths)).sum()/seen.any(-1).sum().clamp(min=1)
 
-# %% ../nbs/05_train.ipynb #e9b541ec
+# %% ../nbs/05_train.ipynb #9eee1d3d
 class Simulation(Callback):
     "Train on what the model predicts from the known inputs alone (the hybrid objective of Sohn et al. 2015): (1 - weight) times the loss, plus `weight` times -log mean_k p(x_t | path k) per step. Counts in validation too"
+    order = -5  # before `Overshooting`, which adds to what is there
     def __init__(self,
                  weight=0.5,    # Share of the second term, above 0 and at most 1
                  n_paths=4,     # Latent paths K a row, from the first step on

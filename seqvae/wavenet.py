@@ -376,7 +376,7 @@ def rollout(self:VAEWaveNet,
     out.x = torch.stack(xs, 1) if feedback=='sample' else out.px.sample().to(self.x_loc.dtype)
     return out
 
-# %% ../nbs/03_wavenet.ipynb #01b41268
+# %% ../nbs/03_wavenet.ipynb #7732a6ea
 @patch
 @torch.no_grad()
 def sample(self:VAEWaveNet,
@@ -402,7 +402,7 @@ def sample(self:VAEWaveNet,
         if z is None and self.decoder is not None: z = self.draw(self.prior_z(n))
         parts = [self._generate(None if z is None else z[i:i+few], None if u is None else u[i:i+few], min(few, n-i), length, burn, bar) for i in range(0, n, few)]
     x = torch.cat(parts)
-    return x*self.x_scale+self.x_loc if self.emission.continuous else x
+    return self.emission.restore(x, self.x_loc, self.x_scale)
 
 # %% ../nbs/03_wavenet.ipynb #fd3bf70d
 @patch
@@ -427,7 +427,7 @@ def _as_conditions(self:VAEWaveNet, u, n, length, burn):
     u = self.prepare_u(u, n, length)
     return u if u is None else torch.cat([u[:,:1].expand(-1, burn, -1), u], 1)
 
-# %% ../nbs/03_wavenet.ipynb #d33d4253
+# %% ../nbs/03_wavenet.ipynb #de27271d
 @patch
 @torch.no_grad()
 def sample_naive(self:VAEWaveNet, n, length, u=None, z=None, seed=None):
@@ -442,7 +442,7 @@ def sample_naive(self:VAEWaveNet, n, length, u=None, z=None, seed=None):
             g = self.units(cut(c)) if self.gain else 1.
             f = self.net(self.emission.feed(x[:,a:t+1])*g, cut(c), cut(u), pad=a==0)[:,-1]
             x[:,t] = self.emit_in_units(f, g[:,-1] if self.gain else 1.).sample()
-    return x*self.x_scale+self.x_loc if self.emission.continuous else x
+    return self.emission.restore(x, self.x_loc, self.x_scale)
 
 # %% ../nbs/03_wavenet.ipynb #391aa94e
 @patch
@@ -477,7 +477,7 @@ def draw_z(self:VAEWaveNet, x, mask=None, n=1, candidates=None, u=None):
     "n draws of z for each row of standardised x given what `mask` calls observed, (B, n, Z); None without latents"
     return None if self.decoder is None else VAEConv1d.draw_z(self, x, mask, n, candidates, u)
 
-# %% ../nbs/03_wavenet.ipynb #1820bfe3
+# %% ../nbs/03_wavenet.ipynb #debe0aba
 @patch
 def filter_next(self:VAEWaveNet, x, u=None, mask=None):
     "`predict_next` on prepared inputs. The latents are drawn from the past alone, anew whenever it has doubled: between that they are older than they could be, never from the future"
@@ -495,7 +495,7 @@ def _continue(self:VAEWaveNet, x, horizon, n, u, mask, ends, feedback):
     B,T,_ = x.shape; past = None if u is None else u[:,:T]; few = max(1, 2**18//(n*(T+horizon)))
     parts = [self._continue_rows(*(None if v is None else v[i:i+few] for v in (x, u, past, mask, ends)), horizon, n, feedback) for i in range(0, B, few)]
     s = torch.cat(parts)
-    if self.emission.continuous: s = s*self.x_scale+self.x_loc
+    s = self.emission.restore(s, self.x_loc, self.x_scale)
     return s.unflatten(0, (B,n)).transpose(0, 1)
 
 @patch
@@ -506,7 +506,7 @@ def _continue_rows(self:VAEWaveNet, x, u, past, mask, ends, horizon, n, feedback
     idx = ends[:,None]+torch.arange(horizon, device=x.device)
     return self.rollout({**s, 'u':rep(past)}, horizon, rep(u.gather(1, idx[...,None].expand(-1, -1, self.u_dim))), 'sample').x
 
-# %% ../nbs/03_wavenet.ipynb #57e952e0
+# %% ../nbs/03_wavenet.ipynb #fd522265
 @patch
 @torch.no_grad()
 def impute(self:VAEWaveNet,
@@ -524,7 +524,7 @@ def impute(self:VAEWaveNet,
     xs,us,_ = self.prepare(raw, u, mask)
     with fork_seed(seed): parts = [self._particles(xs[i:i+1], None if us is None else us[i:i+1], mask[i:i+1], K, n) for i in range(len(xs))]
     s = torch.stack(parts, 1)
-    if self.emission.continuous: s = s*self.x_scale+self.x_loc
+    s = self.emission.restore(s, self.x_loc, self.x_scale)
     return Forecast(torch.where(mask, raw, s), known=torch.where(mask, raw, torch.full_like(raw, float('nan'))))
 
 # %% ../nbs/03_wavenet.ipynb #6e0a3cd2
