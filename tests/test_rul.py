@@ -16,7 +16,7 @@ def test_conditions(cmapss_path, name, sensors, shortest):
 def test_short_engines_are_kept(cmapss_path):
     fd = cmapss(cmapss_path, 'FD004'); norm = ConditionNormalizer.fit(fd.train, 6); train,test = rul_series(fd.train, norm),rul_series(fd.test, norm); short = int(test.lengths.argmin())
     fc = window_regression('ridge', train, test, window=30); assert fc.samples.shape[1]==248 and fc.samples[:,short,:19].isfinite().all()
-    torch.manual_seed(0); net = Ensemble([rul_model('dvae', train.u_dim, h_dim=8)]); few = test[[short,int(test.lengths.argmax())]]
+    torch.manual_seed(0); net = Ensemble([rul_model('dvae', train.u_dim, h_dim=8).eval()]); few = test[[short,int(test.lengths.argmax())]]
     a,b = (at_last(net.simulate(inputs_of(o), 50, 0).samples, o.lengths) for o in (few,few[:1])); assert a.shape==(50,2) and b.shape==(50,1) and a.isfinite().all()
     net.models[0].temperature = 0.; a,b = (net.models[0].simulate_once(net.models[0].prepare_u(inputs_of(o), *inputs_of(o).shape[:2])).px.mean[0,:19] for o in (few,few[:1]))
     torch.testing.assert_close(a, b)                                                                 # padding behind it changes nothing
