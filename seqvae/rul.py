@@ -6,7 +6,7 @@
 __all__ = ['SETTINGS', 'CONDITIONS', 'LEVELS', 'REGRESSIONS', 'RUL_MODELS', 'worn_units', 'ConditionNormalizer', 'rul_series',
            'truncated', 'nasa_score', 'cautious', 'evaluate_rul', 'by_band', 'at_last', 'at_all', 'at_cycles',
            'truth_of', 'window_features', 'fold_of', 'conformal', 'errors_of', 'window_regression', 'Ensemble',
-           'names_of', 'inputs_of', 'load_ensemble', 'InputRNN', 'rul_model', 'fit_rul', 'point_forecast',
+           'unit_keys', 'inputs_of', 'load_ensemble', 'InputRNN', 'rul_model', 'fit_rul', 'point_forecast',
            'rul_forecasts', 'rul_table', 'latent_path', 'sensor_use']
 
 # %% ../nbs/11_rul.ipynb #328615e9
@@ -45,7 +45,7 @@ def worn_units(n=60,          # Units
 SETTINGS = ['setting1','setting2','setting3']                          # Columns of the operational settings
 CONDITIONS = dict(FD001=1, FD002=6, FD003=1, FD004=6)                  # Operating conditions of the sets of C-MAPSS
 
-# %% ../nbs/11_rul.ipynb #54cfb285
+# %% ../nbs/11_rul.ipynb #924d9a10
 class ConditionNormalizer:
     "Sensors standardised within each operating condition, from the units it was fitted on and nothing else"
     def __init__(self,
@@ -63,7 +63,7 @@ class ConditionNormalizer:
             df,              # Training units, one row a cycle
             n_conditions=1,  # Operating conditions K
             columns=None,    # Sensors; None: those named s1, s2, ...
-            settings=SETTINGS, # Columns of the operational settings
+            settings=SETTINGS, # Columns of the operational settings; [] for none
             min_values=3,    # A sensor with fewer values in every condition is dropped
             seed=0,          # Of the clustering
            ):
@@ -71,9 +71,9 @@ class ConditionNormalizer:
         from sklearn.cluster import KMeans
         columns = list(columns) if columns is not None else [c for c in df.columns if c[0]=='s' and c[1:].isdigit()]
         _need_columns(df, [*settings,*columns]); K = check_count(n_conditions, 'n_conditions')
-        ops = _finite(df, settings); spread = np.maximum(ops.std(0), 1e-3); spots = len(np.unique((ops/spread).round(1), axis=0))
+        ops = _finite(df, settings); spread = np.maximum(ops.std(0), 1e-3); spots = len(np.unique((ops/spread).round(1), axis=0)) if len(settings) else 1
         if spots<K: raise ValueError(f"{K} operating conditions asked for, the settings have only {spots} places")
-        centres = KMeans(K, n_init=4, random_state=seed).fit(ops/spread).cluster_centers_
+        centres = KMeans(K, n_init=4, random_state=seed).fit(ops/spread).cluster_centers_ if len(settings) else np.zeros((1,0))
         label = _nearest(ops/spread, centres); parts = [df.iloc[label==k] for k in range(K)]
         columns = [c for c in columns if max(p[c].nunique() for p in parts)>=min_values]
         if not columns: raise ValueError(f"no sensor takes {min_values} different values in any condition")
@@ -151,7 +151,7 @@ def cautious(samples:Tensor, # Draws of the RUL, (S, N)
     cost = lambda s: (d := grid[:,None]-s, torch.where(d<0, torch.expm1(-d/13), torch.expm1(d/10)).mean(1))[1]
     return torch.stack([grid[cost(s).argmin()] for s in samples.T]).float()
 
-# %% ../nbs/11_rul.ipynb #0a8deb21
+# %% ../nbs/11_rul.ipynb #4b6dde22
 LEVELS = (0.5,0.9,0.95)
 
 def evaluate_rul(samples:Tensor, # Draws of the RUL, (S, N); S = 1 for a point estimate
@@ -170,7 +170,13 @@ def evaluate_rul(samples:Tensor, # Draws of the RUL, (S, N); S = 1 for a point e
         res |= {f'cover{100*l:g}':float(((truth>=lo)&(truth<=hi)).double().mean()), f'width{100*l:g}':float((hi-lo).mean())}
     return res
 
-def by_band(samples, truth, edges=(0,25,50,75,100,math.inf)): "`evaluate_rul` for engines whose true RUL lies in each band, a table"; t = torch.as_tensor(truth); return pd.DataFrame({f'{a} to {b-1}' if b<math.inf else f'{a} and more':evaluate_rul(samples[:,(t>=a)&(t<b)], t[(t>=a)&(t<b)]) for a,b in zip(edges, edges[1:]) if ((t>=a)&(t<b)).any()}).T
+def by_band(samples, truth, edges=(0,25,50,75,100,math.inf)):
+    "`evaluate_rul` for units whose true RUL lies in each band, a table"
+    t,rows = torch.as_tensor(truth),{}
+    for a,b in zip(edges, edges[1:]):
+        on = (t>=a)&(t<b)
+        if on.any(): rows[f'{a} to {b-1}' if b<math.inf else f'{a} and more'] = evaluate_rul(samples[:,on], t[on])
+    return pd.DataFrame(rows).T
 
 # %% ../nbs/11_rul.ipynb #4fdaa369
 def at_last(v:Tensor, # (..., B, T, 1)
@@ -245,25 +251,25 @@ def window_regression(kind,      # 'ridge' or 'boosting'
     F = [window_features(test.known(i), window) for i in range(len(test))]
     return conformal(pad([np.mean([o.predict(v) for o in fits], 0) for v in F]), errors, n_samples, cap)
 
-# %% ../nbs/11_rul.ipynb #d6713e2b
+# %% ../nbs/11_rul.ipynb #843925ab
 class Ensemble:
     "Models trained apart, their draws pooled. `fold`: the model that did not see each training unit"
     def __init__(self,
                  models,    # SequenceModels with known inputs
                  fold=None, # (units,), from `fold_of`
                  lower=-math.inf, # Draws below are set to it: a remaining life is not negative
-                 units=None, # Names and lengths of the training units, from `names_of`
+                 units=None, # Names and lengths of the training units, from `unit_keys`
                 ):
         if not len(models): raise ValueError("an ensemble needs a model")
         self.models,self.fold,self.lower,self.units = list(models),None if fold is None else np.asarray(fold),lower,units
     def simulate(self, u, n_samples=200, seed=0):
-        "x given known inputs u (B, T, U), a `Forecast` of n_samples draws (S, B, T, C): the same number from each model"
+        "x given known inputs u (B, T, U), a `Forecast` of n_samples draws (S, B, T, C), as equally from the models as it goes"
         each = -(-check_count(n_samples, 'n_samples')//len(self.models))
         parts = [m.simulate(u, each, None if seed is None else seed+i).samples for i,m in enumerate(self.models)]
         return Forecast(torch.stack(parts, 1).flatten(0, 1)[:n_samples].clamp(min=self.lower))
     def held_out(self, series, n_samples=200, seed=0):
         "The training units that were held out once, each simulated by the model that did not see it (which its training was stopped by, so errors are a little small). Raises ValueError if these are not the training units"
-        if self.fold is None or self.units!=names_of(series): raise ValueError(f"these {len(series)} units are not the {0 if self.fold is None else len(self.fold)} that the ensemble was trained on")
+        if self.fold is None or self.units!=unit_keys(series): raise ValueError(f"these {len(series)} units are not the {0 if self.fold is None else len(self.fold)} that the ensemble was trained on")
         series,fold = series[np.flatnonzero(self.fold>=0)],self.fold[self.fold>=0]; u,out = inputs_of(series),None
         for i,m in enumerate(self.models):
             rows = np.flatnonzero(fold==i); s = m.simulate(u[rows], n_samples, seed).samples
@@ -271,7 +277,7 @@ class Ensemble:
             out[:,rows] = s
         return Forecast(out.clamp(min=self.lower))
 
-def names_of(series): "Name and length of each unit, as JSON keeps them"; return [[str(n),int(t)] for n,t in zip(series.units, series.lengths)]
+def unit_keys(series): "Name and length of each unit, as JSON keeps them"; return [[str(n),int(t)] for n,t in zip(series.units, series.lengths)]
 
 def inputs_of(series): "Known inputs of a SeriesSet, padded with zeros, (B, T, U)"; return torch.nan_to_num(SeriesSet([series.known(i) for i in range(len(series))]).padded())
 
@@ -318,7 +324,7 @@ def rul_model(kind, u_dim, cap=125, z_dim=2, h_dim=64, dropout=0.2, n_components
     own = kind in ('dvae','dvae chain')
     return DVAE(1, z_dim, h_dim, u_dim, reads_x=not own, reads_z=kind!='dvae', bottleneck=own, dropout=dropout, **head)
 
-# %% ../nbs/11_rul.ipynb #af89f058
+# %% ../nbs/11_rul.ipynb #23404431
 def fit_rul(series,        # Run-to-failure units from `rul_series`
             kind='dvae',   # A key of RUL_MODELS
             members=5,     # Networks, each validated on its own share of the units
@@ -334,12 +340,12 @@ def fit_rul(series,        # Run-to-failure units from `rul_series`
     "Train an ensemble. Raises ValueError for unknown models, bad counts, RULs that are missing, or too few units"
     x = truth_of(series, 'all')
     if not x.isfinite().all(): raise ValueError("training needs the RUL of every cycle: the table has no column 'rul', or holes in it")
-    if x.max()>cap: raise ValueError(f"the RUL goes up to {x.max():g}, beyond the cap of {cap:g}: read the data with this cap")
+    if x.max()>cap: raise ValueError(f"the RUL goes up to {x.max():g}, beyond the cap of {cap:g}: clip it there, or pass another cap")
     check_count(steps, 'steps'); check_count(bs, 'bs'); fold = fold_of(len(series), check_count(members, 'members'), seed); models = []
     for i in range(members):
         if bar: print(f'model {i+1} of {members}')
         with fork_seed(1000*seed+i): models.append(_fit_member(series[np.flatnonzero(fold!=i)], series[np.flatnonzero(fold==i)], kind, steps, bs, lr, weight, n_paths, cap, 1000*seed+i, bar, shape))
-    return Ensemble(models, fold, 0., names_of(series))
+    return Ensemble(models, fold, 0., unit_keys(series))
 
 def _fit_member(train, held, kind, steps, bs, lr, weight, n_paths, cap, seed, bar, shape):
     "One network of an ensemble, stopped by the units held out"
