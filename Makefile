@@ -12,7 +12,7 @@ export PYTHONUTF8 := 1
 # Small models on few cores run faster with one thread than with two (measured); override from the shell.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help venv demo test test-slow notebooks docs bench clean
+.PHONY: help venv demo rul test test-slow notebooks docs bench clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -27,6 +27,11 @@ $(DONE): settings.ini setup.py
 
 demo: venv       ## train a DVAE on simulated sensors; figures, table and model go to runs/demo
 	$(BIN)/seqvae demo --out runs/demo
+
+SET ?= FD001
+rul: venv        ## remaining useful life of engines: make rul CMAPSS=<folder of NASA's files> SET=FD001
+	@test -n "$(CMAPSS)" || { echo "make rul needs the folder with NASA's files: make rul CMAPSS=<folder> SET=FD001"; exit 1; }
+	$(BIN)/seqvae rul "$(CMAPSS)" --set $(SET) --out runs/rul-$(SET)
 
 test: venv       ## what CI runs: clean notebooks, exported package, nbdev_test, pytest
 	$(BIN)/python tools/check.py
