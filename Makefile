@@ -29,8 +29,9 @@ demo: venv       ## train a DVAE on simulated sensors; figures, table and model 
 	$(BIN)/seqvae demo --out runs/demo
 
 SET ?= FD001
-rul: venv        ## remaining useful life of engines: make rul CMAPSS=<folder of NASA's files> SET=FD001
+rul:             ## remaining useful life of engines: make rul CMAPSS=<folder of NASA's files> SET=FD001
 	@test -n "$(CMAPSS)" || { echo "make rul needs the folder with NASA's files: make rul CMAPSS=<folder> SET=FD001"; exit 1; }
+	@$(MAKE) --no-print-directory venv
 	$(BIN)/seqvae rul "$(CMAPSS)" --set $(SET) --out runs/rul-$(SET)
 
 test: venv       ## what CI runs: clean notebooks, exported package, nbdev_test, pytest
