@@ -55,7 +55,8 @@ def rul_summary(rows):
             for k in have[0][part][m]:
                 if k!='n': print(f"  {m+' '+k:34} {spread([r[part][m][k] for r in have])}   {len(have)} seeds")
             if part=='last' and f'{m} cautious' in have[0]: print(f"  {m+' nasa of the cautious answer':34} {spread([r[f'{m} cautious'] for r in have])}   {len(have)} seeds")
-            if m in have[0].get('cpu_s', {}): print(f"  {m+' CPU-seconds of training':34} {spread([r['cpu_s'][m] for r in have], '{:.0f}')}")
+            cpu = [r['cpu_s'][m] for r in have if m in r['cpu_s']]
+            if cpu: print(f"  {m+' CPU-seconds of training':34} {spread(cpu, '{:.0f}')}")
 
 def static_summary(rs):
     print(f"\nGaussian in two dimensions, {len(rs)} seeds of data and training")
