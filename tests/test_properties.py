@@ -7,7 +7,7 @@ from seqvae.train import Loss
 
 def member(cls, **own): return lambda C,U,e,kw: cls(C, h_dim=8, u_dim=U, emission=e, emission_kwargs=kw, **({} if cls is AutoregressiveRNN else dict(z_dim=2)), **own)
 MODELS = {'filtering':member(DVAE, s_dim=4), 'smoothing':member(DVAE, s_dim=4, posterior='smoothing'),
-          'vrnn':member(VRNN), 'vrnn_i':member(VRNN, prior='standard', cell='lstm', n_layers=2), 'srnn':member(SRNN), 'storn':member(STORN, cell='lstm'), 'dkf':member(DKF),
+          'dvae_inputs':member(DVAE, reads_x=False, reads_z=False, bottleneck=True), 'dvae_chain':member(DVAE, reads_x=False), 'vrnn':member(VRNN), 'vrnn_i':member(VRNN, prior='standard', cell='lstm', n_layers=2), 'srnn':member(SRNN), 'storn':member(STORN, cell='lstm'), 'dkf':member(DKF),
           'rvae':member(RVAE), 'rvae_noncausal':member(RVAE, causal=False), 'rnn':member(AutoregressiveRNN, n_layers=2)}
 LATENT = [k for k in MODELS if k!='rnn']
 few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -16,11 +16,12 @@ few = settings(max_examples=30, deadline=None, suppress_health_check=list(Health
 def cases(draw):
     "A model, a batch with holes and padding, known inputs"
     B,T,C,U = draw(st.integers(1,4)),draw(st.integers(1,9)),draw(st.integers(1,3)),draw(st.integers(0,2))
-    e = draw(st.sampled_from(list(EMISSIONS))); kw = dict(n_levels=3) if e=='categorical' else dict(n_components=2) if e in ('mixture','bernoulli') else None
+    e = draw(st.sampled_from(list(EMISSIONS))); kw = dict(n_levels=3) if e=='categorical' else dict(n_components=2) if e in ('mixture','bernoulli') else dict(upper=.5) if e=='censored' else None
     g = torch.Generator().manual_seed(draw(st.integers(0,10**6))); torch.manual_seed(draw(st.integers(0,10**6)))
     model = MODELS[draw(st.sampled_from(list(MODELS)))](C, U, e, kw)
     x = torch.randn(B,T,C, generator=g) if model.emission.continuous else torch.randint(0, 2, (B,T,C), generator=g).float()
     if model.emission.positive: x = x.abs()
+    if e=='censored': x = x.clamp(max=.5)
     lengths = torch.randint(1, T+1, (B,), generator=g)
     mask = (torch.arange(T)<lengths[:,None])[...,None].expand(B,T,C).clone()
     if draw(st.booleans()): mask &= torch.rand(B,T,C, generator=g)>0.3
