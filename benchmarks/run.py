@@ -46,17 +46,18 @@ def family_summary(name, rs):
         for k in have[0]: print(f"  {m+' '+k:34} {spread([r[k] for r in have])}   {len(have)} seeds")
 
 def rul_summary(rows):
-    "Remaining useful life: the test engines at their last cycle and over all cycles, and engines held out of the training engines"
-    names = dict(last='test engines, last cycle', all='test engines, all cycles', mid_life='held-out training engines, cycles with 6 to 145 left, for choosing')
-    for s,part in sorted({(r['set'],k) for r in rows for k in names if k in r}):
-        rs = [r for r in rows if r['set']==s and part in r]; print(f"\nRUL, {s}, {names[part]}, cap 125")
+    "Remaining useful life: a line for each model and set, at the last cycle, over all cycles, and on held-out training engines"
+    names = dict(last='test engines, last cycle', all='test engines, all cycles (another task)', mid_life='held-out training engines, all cycles with 6 to 145 left')
+    keys = dict(last=('rmse','nasa','crps','cover50','cover95','width95'), all=('rmse','crps','cover95'), mid_life=('rmse','crps','cover50','cover95','width95'))
+    for s,part,n in sorted({(r['set'],k,r['members']) for r in rows for k in names if k in r}):
+        rs = [r for r in rows if r['set']==s and part in r and r['members']==n]; print(f"\nRUL, {s}, {names[part]}, {n} network{'s' if n>1 else ''}, cap 125: median (range) of the seeds")
         for m in dict.fromkeys(m for r in rs for m in r[part]):
-            have = [r for r in rs if m in r[part]]
-            for k in have[0][part][m]:
-                if k!='n': print(f"  {m+' '+k:34} {spread([r[part][m][k] for r in have])}   {len(have)} seeds")
-            if part=='last' and f'{m} cautious' in have[0]: print(f"  {m+' nasa of the cautious answer':34} {spread([r[f'{m} cautious'] for r in have])}   {len(have)} seeds")
+            have = [r for r in rs if m in r[part]]; show = lambda vs,form='{:.3g}': spread(vs, form)
+            line = [f"{k} {show([r[part][m][k] for r in have], '{:.0f}' if k=='nasa' else '{:.3g}')}" for k in keys[part] if k in have[0][part][m]]
+            if part=='last' and f'{m} cautious' in have[0]: line.append(f"nasa of the cautious answer {show([r[f'{m} cautious'] for r in have], '{:.0f}')}")
             cpu = [r['cpu_s'][m] for r in have if m in r['cpu_s']]
-            if cpu: print(f"  {m+' CPU-seconds of training':34} {spread(cpu, '{:.0f}')}")
+            if cpu and part!='all': line.append(f"CPU-s {show(cpu, '{:.0f}')}")
+            print(f"  {m:14} {', '.join(line)}   {len(have)} seeds")
 
 def static_summary(rs):
     print(f"\nGaussian in two dimensions, {len(rs)} seeds of data and training")
