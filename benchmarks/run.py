@@ -43,7 +43,7 @@ def family_summary(name, rs):
     print(f"\n{dict(jsb='JSB chorales, test, nats per frame (lower is better)', fsdd='FSDD, test: waveforms of a held-out speaker, nats per 200-sample frame (higher is better); spectra, SI-SDR in dB')[name]}")
     for m in sorted({k for r in rs for k,v in r.items() if isinstance(v, dict)}):
         have = [r[m] for r in rs if m in r]
-        for k in have[0]: print(f"  {m+' '+k:34} {spread([r[k] for r in have])}   {len(have)} seeds")
+        for k in have[0]: print(f"  {m+' '+k:34} {spread([r[k] for r in have])}   {len(have)} seed{'s' if len(have)>1 else ''}")
 
 def rul_summary(rows):
     "Remaining useful life: a line for each model and set, at the last cycle, over all cycles, and on held-out training engines"
@@ -57,7 +57,7 @@ def rul_summary(rows):
             if part=='last' and f'{m} cautious' in have[0]: line.append(f"nasa of the cautious answer {show([r[f'{m} cautious'] for r in have], '{:.0f}')}")
             cpu = [r['cpu_s'][m] for r in have if m in r['cpu_s']]
             if cpu and part!='all': line.append(f"CPU-s {show(cpu, '{:.0f}')}")
-            print(f"  {m:14} {', '.join(line)}   {len(have)} seeds")
+            print(f"  {m:14} {', '.join(line)}   {len(have)} seed{'s' if len(have)>1 else ''}")
 
 def static_summary(rs):
     print(f"\nGaussian in two dimensions, {len(rs)} seeds of data and training")
