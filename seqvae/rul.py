@@ -9,14 +9,14 @@ __all__ = ['SETTINGS', 'CONDITIONS', 'LEVELS', 'REGRESSIONS', 'RUL_MODELS', 'wor
            'unit_keys', 'inputs_of', 'load_ensemble', 'InputRNN', 'rul_model', 'fit_rul', 'point_forecast',
            'rul_forecasts', 'rul_table', 'latent_path', 'sensor_use']
 
-# %% ../nbs/11_rul.ipynb #328615e9
+# %% ../nbs/11_rul.ipynb #4e63dea2
 import json, math
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from fastcore.basics import patch
 import fastai.callback.all  # adds fit_one_cycle to Learner
-from .core import Forecast, check_count, fork_seed, load_model, write_whole
+from .core import Forecast, MSEEmission, check_count, fork_seed, load_model, write_whole
 from .data import SeqDataLoaders, SeriesSet
 from .dvae import DVAE, AutoregressiveRNN
 from .train import KeepBest, KLAnneal, Simulation, crps, seq_learner
@@ -251,7 +251,7 @@ def window_regression(kind,      # 'ridge' or 'boosting'
     F = [window_features(test.known(i), window) for i in range(len(test))]
     return conformal(pad([np.mean([o.predict(v) for o in fits], 0) for v in F]), errors, n_samples, cap)
 
-# %% ../nbs/11_rul.ipynb #843925ab
+# %% ../nbs/11_rul.ipynb #9d4a56c2
 class Ensemble:
     "Models trained apart, their draws pooled. `fold`: the model that did not see each training unit"
     def __init__(self,
@@ -268,7 +268,7 @@ class Ensemble:
         parts = [m.simulate(u, each, None if seed is None else seed+i).samples for i,m in enumerate(self.models)]
         return Forecast(torch.stack(parts, 1).flatten(0, 1)[:n_samples].clamp(min=self.lower))
     def held_out(self, series, n_samples=200, seed=0):
-        "The training units that were held out once, each simulated by the model that did not see it (which its training was stopped by, so errors are a little small). Raises ValueError if these are not the training units"
+        "The training units that were held out once, each simulated by the model that was not fitted to it (its best epoch was chosen on it, so errors are a little small). Raises ValueError if these are not the training units"
         if self.fold is None or self.units!=unit_keys(series): raise ValueError(f"these {len(series)} units are not the {0 if self.fold is None else len(self.fold)} that the ensemble was trained on")
         series,fold = series[np.flatnonzero(self.fold>=0)],self.fold[self.fold>=0]; u,out = inputs_of(series),None
         for i,m in enumerate(self.models):
@@ -324,7 +324,7 @@ def rul_model(kind, u_dim, cap=125, z_dim=2, h_dim=64, dropout=0.2, n_components
     own = kind in ('dvae','dvae chain')
     return DVAE(1, z_dim, h_dim, u_dim, reads_x=not own, reads_z=kind!='dvae', bottleneck=own, dropout=dropout, **head)
 
-# %% ../nbs/11_rul.ipynb #23404431
+# %% ../nbs/11_rul.ipynb #3767c193
 def fit_rul(series,        # Run-to-failure units from `rul_series`
             kind='dvae',   # A key of RUL_MODELS
             members=5,     # Networks, each validated on its own share of the units
@@ -348,7 +348,7 @@ def fit_rul(series,        # Run-to-failure units from `rul_series`
     return Ensemble(models, fold, 0., unit_keys(series))
 
 def _fit_member(train, held, kind, steps, bs, lr, weight, n_paths, cap, seed, bar, shape):
-    "One network of an ensemble, stopped by the units held out"
+    "One network of an ensemble, with the weights of the epoch that was best on the units held out"
     dls = SeqDataLoaders.from_series(train, valid=held, bs=min(bs, len(train)), seed=seed)
     learn = seq_learner(dls, rul_model(kind, train.u_dim, cap, **shape), lr=lr, clip=1., cbs=[KLAnneal(), Simulation(weight if kind[:4]=='dvae' else 1., n_paths), KeepBest()])
     epochs = max(1, round(steps/len(dls.train)))
@@ -357,7 +357,7 @@ def _fit_member(train, held, kind, steps, bs, lr, weight, n_paths, cap, seed, ba
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
     return learn.model.eval()
 
-# %% ../nbs/11_rul.ipynb #7c8264f5
+# %% ../nbs/11_rul.ipynb #cd6cfe93
 def point_forecast(ensemble, train, test, cap=125, n_samples=200, seed=0):
     "A squared-error regressor with conformal draws around the mean of its members, from the errors of each on the units it did not see"
     mean = lambda fc: fc.mean.clamp(0, cap)
@@ -378,7 +378,7 @@ def rul_forecasts(train,     # Run-to-failure units, SeriesSet
     T = int(test.lengths.max()); mean = float(truth_of(train, 'all').mean())
     out = {'training mean':conformal(torch.full((len(test),T,1), mean), errors_of(torch.full((len(train),int(train.lengths.max()),1), mean), train, seed=seed), n_samples, cap)}
     out |= {k:window_regression(k, train, test, cap=cap, n_samples=n_samples, seed=seed) for k in REGRESSIONS}
-    for k,o in ensembles.items(): out[k] = point_forecast(o, train, test, cap, n_samples, seed) if type(o.models[0].emission).__name__=='MSEEmission' else o.simulate(inputs_of(test), n_samples, seed)
+    for k,o in ensembles.items(): out[k] = point_forecast(o, train, test, cap, n_samples, seed) if isinstance(o.models[0].emission, MSEEmission) else o.simulate(inputs_of(test), n_samples, seed)
     return out
 
 def rul_table(forecasts, test, at='last'): "`evaluate_rul` of each forecast at the 'last' or at 'all' cycles of the test units"; return pd.DataFrame({k:evaluate_rul(at_cycles(o.samples, test.lengths, at), truth_of(test, at)) for k,o in forecasts.items()}).T
