@@ -171,30 +171,36 @@ class Emission(nn.Module):
     def restore(self, x, loc, scale): "Draws back in the user's units"; return x*scale+loc if self.continuous else x
     def rescale(self, loc, scale): "Told the location and scale of the channels whenever they change"
 
-# %% ../nbs/00_core.ipynb #23b5dede
+# %% ../nbs/00_core.ipynb #4630b822
 class NormalEmission(Emission):
     "Gaussian with a learned, bounded variance per channel"
     def __init__(self, n_in, x_dim, residual=True,
                  relative=False, # The network gives the mean in units of the standard deviation it predicts: for series of very different scales
+                 same_noise=False, # One learned variance a channel for all steps, as of an instrument, instead of one that the features predict?
                 ):
-        super().__init__(n_in, x_dim, 2*x_dim, residual); self.relative = relative
+        super().__init__(n_in, x_dim, (1 if same_noise else 2)*x_dim, residual); self.relative = relative
+        self.raw = nn.Parameter(torch.full((x_dim,), -3.)) if same_noise else None
     def forward(self, features, prev=None):
-        mu,logvar,last = self.split(features, prev, [self.x_dim]*2); logvar = bound_logvar(logvar)
+        if self.raw is None: mu,raw,last = self.split(features, prev, [self.x_dim]*2)
+        else: (mu,last),raw = self.split(features, prev, [self.x_dim]),self.raw
+        logvar = bound_logvar(raw).expand_as(mu)
         return diag_normal((mu*(.5*logvar).exp() if self.relative else mu)+last, logvar)
     def to_units(self, px, loc, scale):
         d = px.base_dist
         return Independent(Normal(d.loc*scale+loc, d.scale*scale, validate_args=False), 1, validate_args=False)
 
-# %% ../nbs/00_core.ipynb #114f0e5a
+# %% ../nbs/00_core.ipynb #9fe8473f
 class MSEEmission(NormalEmission):
-    "Gaussian of fixed standard deviation `sigma`, in standardised units: the mean squared error with its weight made explicit"
+    "Gaussian of fixed standard deviation `sigma`, in standardised units, a number or one a channel: the mean squared error with its weight made explicit"
     def __init__(self, n_in, x_dim, residual=True, sigma=1.):
         Emission.__init__(self, n_in, x_dim, x_dim, residual)
-        if not sigma>0: raise ValueError(f"sigma must be positive, got {sigma}")
-        self.sigma = sigma
+        try: s = torch.as_tensor(sigma, dtype=torch.float32).expand(x_dim)
+        except (TypeError, RuntimeError): raise ValueError(f"sigma is a number, or one for each of {x_dim} channels, got {sigma!r}") from None
+        if not (s>0).all(): raise ValueError(f"sigma must be positive, got {sigma}")
+        self.register_buffer('logvar', 2*s.log(), persistent=False)
     def forward(self, features, prev=None):
         mu,last = self.split(features, prev, [self.x_dim])
-        return diag_normal(mu+last, torch.full_like(mu, 2*math.log(self.sigma)))
+        return diag_normal(mu+last, self.logvar.expand_as(mu))
 
 # %% ../nbs/00_core.ipynb #57f38797
 class StudentTEmission(Emission):
@@ -266,7 +272,7 @@ class CategoricalEmission(Emission):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
             raise ValueError(f"a categorical emission with {self.n_levels} levels needs whole numbers from 0 to {self.n_levels-1}, got values from {x.min():g} to {x.max():g}")
 
-# %% ../nbs/00_core.ipynb #d3f87a38
+# %% ../nbs/00_core.ipynb #a80c4e37
 class ExponentialEmission(Emission):
     "Exponential per channel, x >= 0: squared moduli of complex Gaussians, as in power spectra. Networks read log10(x + 1e-6) in units of the channel's scale"
     positive = True
@@ -276,7 +282,7 @@ class ExponentialEmission(Emission):
     def feed(self, x): return torch.log10(x+1e-6)
     def expected(self, px): return self.feed(px.mean)
     def check(self, x):
-        if (x<0).any(): raise ValueError(f"an exponential emission needs x >= 0, got values from {x.min():g} to {x.max():g}")
+        if (x<0).any(): raise ValueError(f"an exponential emission needs x >= 0, got values from {x[x<0].min():g}")
     def to_units(self, px, loc, scale): return self.make(px.mean*scale)
 
 # %% ../nbs/00_core.ipynb #7b502512
@@ -299,7 +305,7 @@ class CensoredNormal(Distribution):
         return self.scale**2*(P-a*d+a*a*(1-P)-m*m).clamp(min=0)
     def expand(self, batch_shape, _instance=None): return CensoredNormal(*(o.expand(batch_shape) for o in (self.loc, self.scale, self.upper)))
 
-# %% ../nbs/00_core.ipynb #a09f05ce
+# %% ../nbs/00_core.ipynb #62725363
 class CensoredEmission(Emission):
     "Values known up to a limit: a `CensoredNormal` per channel, or with K > 1 a mixture of K over the channels together"
     def __init__(self, n_in, x_dim, residual=True,
@@ -315,7 +321,7 @@ class CensoredEmission(Emission):
     def rescale(self, loc, scale): self.edge.copy_((self.upper-loc)/scale)
     def restore(self, x, loc, scale): return torch.where(x>=self.edge, self.upper, x*scale+loc)   # the limit itself, without rounding
     def check(self, x):
-        if (x>self.upper*(1+1e-5*self.upper.sign())).any(): raise ValueError(f"a censored emission with limit {self.upper.tolist()} got values up to {x.max():g}: cut them off at the limit")
+        if (x>self.upper*(1+1e-5*self.upper.sign())).any(): raise ValueError(f"a censored emission with limit {self.upper.tolist()} got values up to {x.nan_to_num(-math.inf).max():g}: cut them off at the limit")
     def forward(self, features, prev=None):
         K,C = self.n_components,self.x_dim
         if K==1: mu,raw,last = self.split(features, prev, [C]*2); return self.make(None, mu+last, (.5*bound_logvar(raw)).exp(), self.edge)
@@ -442,7 +448,7 @@ def log_prob(px:Distribution,  # Emission, batch shape (B, T), event shape (C,)
     lp = px.base_dist.log_prob(x)
     return torch.where(mask, lp, torch.zeros_like(lp)).sum(-1)
 
-# %% ../nbs/00_core.ipynb #46753a27
+# %% ../nbs/00_core.ipynb #a8a703c5
 @dataclass
 class SeqOutput:
     "What one pass over a batch gives: `px`, `qz`, `pz` with batch shape (B, T'), and the sample they were computed from"
@@ -452,6 +458,7 @@ class SeqOutput:
     z: Tensor|None = None          # The posterior sample behind `px`, (B, T', Z)
     start: int = 0                 # First step that `px` covers (a WaveNet skips its receptive field)
     state: dict|None = None        # Recurrent state before each step and after the last: tensors (B, T'+1, ...)
+    arrivals: Tensor|None = None   # log p of when and in which channels measurements came, (B, T'), for models that describe that too
 
 # %% ../nbs/00_core.ipynb #39222cb0
 def observed_span(mask:Tensor, # True = observed, (B, T, C)
@@ -484,18 +491,19 @@ def tensors_of(o):
     if isinstance(o, dict): o = list(o.values())
     return [t for v in o for t in tensors_of(v)] if isinstance(o, (tuple,list)) else []
 
-# %% ../nbs/00_core.ipynb #f4cb90b7
+# %% ../nbs/00_core.ipynb #0623f820
 @patch
 def _shape(self:SeqOutput): "(B, T, C) of the series this is about"; B,T = self.px.batch_shape[-2:]; return B,T+self.start,self.px.event_shape[0]
 
 @patch
 def nll(self:SeqOutput, x, mask=None):
-    "Negative log-likelihood of the observed values, nats, (B, T'); the mean over the draws of z if there are several"
+    "Negative log-likelihood of the observed values (and of their times, for a model of those), nats, (B, T'); the mean over the draws of z if there are several"
     shape = self._shape(); mask = expand_mask(mask, shape); B,T,C = shape
     if tuple(x.shape) not in {shape, *([(B,C)] if T==1 else []), *([(T,C)] if B==1 else [])}: raise ValueError(f"x has shape {tuple(x.shape)}, the output is about {shape}")
     x,mask = x.reshape(shape)[:,self.start:].to(tensors_of(self.px)[0].device), None if mask is None else mask[:,self.start:]
     lp = log_prob(self.px, x, mask)
-    return -(lp.mean(0) if lp.ndim==3 else lp)
+    lp = lp.mean(0) if lp.ndim==3 else lp
+    return -lp if self.arrivals is None else -lp-self.arrivals
 
 @patch
 def kl(self:SeqOutput, mask=None):
@@ -666,7 +674,7 @@ class SequenceModel(nn.Module):
         z = d.rsample() if eps is None else d.map_noise(eps) if isinstance(d, FullNormal) else d.mean + d.stddev*eps
         return z if self.temperature==1 else d.mean + self.temperature*(z-d.mean)
 
-# %% ../nbs/00_core.ipynb #0dc50ef5
+# %% ../nbs/00_core.ipynb #b6db6a0f
 @patch
 def set_scale(self:SequenceModel,
               x_loc, x_scale,          # Location and scale of the channels, (C,)
@@ -688,12 +696,15 @@ def set_scale(self:SequenceModel,
 def as_batch(self:SequenceModel, x): "x as (B, T, C)"; return as_series(x, self.x_dim, like=self.x_loc)
 
 @patch
+def as_inputs(self:SequenceModel, u): "u as (B, T, U)"; return as_series(u, self.u_dim, 'u', self.x_loc)
+
+@patch
 def prepare(self:SequenceModel, x, u=None, mask=None, steps=None):
     "Check the inputs and standardise them: x (B, T, C) with missing values zeroed, u (B, `steps` or T, U), mask or None"
     x = self.as_batch(x); mask = as_mask(mask, x)
     u = self.prepare_u(u, len(x), steps or x.shape[1])
+    self.emission.check(x if mask is None else torch.where(mask, x, float('nan') if self.emission.continuous else 0.))    # what is missing breaks no rule
     if mask is not None: x = torch.where(mask, x, self.x_loc.expand_as(x) if self.emission.continuous else torch.zeros_like(x))
-    self.emission.check(x)
     return (x-self.x_loc)/self.x_scale if self.emission.continuous else x, u, mask
 
 # %% ../nbs/00_core.ipynb #dd190225
@@ -792,7 +803,13 @@ def unroll(self:SequenceModel, x, u=None, mask=None, whole=False):
     z = None if zs[0] is None else torch.stack(zs, 1)
     return SeqOutput(self.emit_path(now, z, u, mask), _stack(qs), self.prior(now, u), z, state=state)
 
-# %% ../nbs/00_core.ipynb #b7cefb40
+# %% ../nbs/00_core.ipynb #5f9f9a95
+@patch
+def inputs(self:SequenceModel, x, u=None, t=None, mask=None):
+    "The known inputs of each step: u; a model in continuous time reads its clock from the times t. Raises ValueError for times that a model has no use for"
+    if t is not None: raise ValueError(f"{type(self).__name__} takes regular steps and has no use for times t: the models of `seqvae.ode` do")
+    return u
+
 @patch
 def forward(self:SequenceModel,
             x,         # Observations, (B, T, C)
@@ -801,8 +818,7 @@ def forward(self:SequenceModel,
             mask=None, # True = observed, (B, T) or (B, T, C)
            )->SeqOutput:
     "One reparameterised pass, for training: emission (in the user's units), posterior and prior of every step"
-    if t is not None: raise ValueError(f"{type(self).__name__} takes regular steps and has no use for times t")
-    return self.forward_once(x, u, mask)
+    return self.forward_once(x, self.inputs(x, u, t, mask), mask)
 
 @patch
 def emit_with(self:SequenceModel, out, z, u=None, mask=None):
@@ -1036,7 +1052,7 @@ def reconstruct(self:SequenceModel,
     means = torch.cat(means).transpose(0,1)
     return Forecast(F.pad(means, (0,0,x.shape[1]-means.shape[2],0), value=float('nan')), known=known)
 
-# %% ../nbs/00_core.ipynb #ac8f02e6
+# %% ../nbs/00_core.ipynb #1ec817ad
 def sample_missing(px, x, mask):
     "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
     if isinstance(px, MixtureSameFamily):
@@ -1068,7 +1084,7 @@ def log_likelihood(self:SequenceModel,
     if method not in ('elbo','iwae','fivo'): raise ValueError(f"method is 'elbo', 'iwae' or 'fivo', got {method!r}")
     if method=='fivo' and not self.sequential: raise ValueError(f"a particle filter needs a model that runs step by step, which this {type(self).__name__} does not: use 'iwae'")
     if self.temperature!=1 and method!='elbo': raise ValueError(f"importance weights need the model's own noise: set its temperature to 1, it is {self.temperature}")
-    x = self.as_batch(x); mask = as_mask(mask, x); u = None if u is None else as_series(u, self.u_dim, 'u', self.x_loc)
+    x = self.as_batch(x); mask = as_mask(mask, x); u = None if u is None else self.as_inputs(u)
     self.prepare_u(u, len(x), x.shape[1])
     few = max(1, 65536//(n if method=='fivo' else n*x.shape[1])); cut = lambda v,i: None if v is None else v[i:i+few]      # rows at a time: memory stays bounded
     f = {'elbo':self._elbo, 'iwae':self._iwae, 'fivo':self._fivo}[method]
@@ -1120,7 +1136,7 @@ def _gap_windows(miss, lag):
     end = torch.where(miss, T, t).flip(1).cummin(1).values.flip(1) - 1
     return start.clamp(max=T-1), (end+lag).clamp(max=T-1)
 
-# %% ../nbs/00_core.ipynb #36a7bc1f
+# %% ../nbs/00_core.ipynb #2aac125a
 @patch
 def _holes(self:SequenceModel, x, mask, n_samples, n_paths):
     "The arguments of `impute`, checked: samples, paths, x (B, T, C), mask (None if there is no hole)"
@@ -1145,7 +1161,7 @@ def impute(self:SequenceModel,
     if mask is None: return Forecast(x.expand(n,*x.shape).clone(), known=x)
     B,T,C = x.shape; rep = lambda v: None if v is None else v.repeat_interleave(K, 0)
     with fork_seed(seed):
-        out = self.forward_once(rep(x), None if u is None else rep(as_series(u, self.u_dim, 'u', self.x_loc)), rep(mask), whole=True)
+        out = self.forward_once(rep(x), None if u is None else rep(self.as_inputs(u)), rep(mask), whole=True)
         lw = _log_weights(out, rep(x), rep(mask)).unflatten(0, (B,K))                      # (B, K, T)
         draws = sample_missing(out.px, rep(x), rep(mask)).unflatten(0, (B,K))                            # (B, K, T, C)
         start,end = _gap_windows(~mask.all(-1), check_count(lag, 'lag', 0))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MLP', 'GaussianMLP', 'FullGaussianMLP', 'VAE', 'aggregate_posterior', 'laplace_posterior', 'output_size_conv',
            'output_size_convt', 'output_size_after_n_conv', 'output_size_after_n_convt', 'init_cnn',
-           'AdaptiveConcatPool1d', 'View', 'Conv1d', 'ConvTranspose1d', 'conv_encoder', 'conv_decoder', 'VAEConv1d']
+           'AdaptiveConcatPool1d', 'View', 'Conv1d', 'ConvTranspose1d', 'conv_encoder', 'conv_decoder', 'SequenceVAE',
+           'VAEConv1d']
 
 # %% ../nbs/02_models.ipynb #9c3c1ab1
 import warnings, numpy as np, torch, torch.nn.functional as F
@@ -325,10 +326,13 @@ def conv_decoder(nf:list, decoder:list, o_dim:int, nc_out:int, z_dim:int, avg_si
     inner = output_size_after_n_conv(o_dim, len(nf), kernel_size)
     return init_cnn(nn.Sequential(*dense, View(rev[0], 2*avg_size), nn.Upsample(inner, mode='linear'), *convts))
 
-# %% ../nbs/02_models.ipynb #aef9adfd
-class VAEConv1d(SequenceModel):
+# %% ../nbs/02_models.ipynb #e6c98e3c
+class SequenceVAE(SequenceModel):
+    "One latent for the whole sequence: its prior, and draws of it given a part of the sequence"
+    smooths,sequential = True,False  # the latent has seen the whole sequence
+
+class VAEConv1d(SequenceVAE):
     "A VAE with one latent per sequence: convolutions and pooling to q(z | x_1:T), transposed convolutions to p(x_t | z)"
-    smooths,sequential = True,False  # its latent has seen the whole sequence
     def __init__(self,
                  nf=(16,16,16,16),    # Channels of the convolutions
                  encoder=(200,100),   # Widths of the dense encoder
@@ -354,9 +358,9 @@ class VAEConv1d(SequenceModel):
         self.encoder = conv_encoder(nf, encoder, self.emission.feed_dim, z_dim, avg_size, kernel_size)
         self.decoder = conv_decoder(nf, decoder, o_dim, nc_out, z_dim, avg_size, kernel_size)
 
-# %% ../nbs/02_models.ipynb #a5f25636
+# %% ../nbs/02_models.ipynb #cc30c69f
 @patch
-def prior_z(self:VAEConv1d, batch): "N(0, I), batch shape (batch,)"; zero = self.x_loc.new_zeros(batch, self.z_dim); return diag_normal(zero, zero)
+def prior_z(self:SequenceVAE, batch): "N(0, I), batch shape (batch,)"; zero = self.x_loc.new_zeros(batch, self.z_dim); return diag_normal(zero, zero)
 
 @patch
 def infer_z(self:VAEConv1d, x, mask=None):
@@ -390,7 +394,7 @@ def decode(self:VAEConv1d,
         raise ValueError(f"latents must have shape (batch, {self.z_dim}), one for each sequence, got {tuple(z.shape)}")
     return self.to_units(self.emission(self.features(z, steps)))
 
-# %% ../nbs/02_models.ipynb #edb2c9be
+# %% ../nbs/02_models.ipynb #c2f32f0b
 @patch
 def unroll(self:VAEConv1d, x, u=None, mask=None, whole=False):
     "Encode, draw, decode"
@@ -399,22 +403,24 @@ def unroll(self:VAEConv1d, x, u=None, mask=None, whole=False):
     return SeqOutput(self.emission(f[:,:T]), qz, self.prior_z(B), z, state=states)
 
 @patch
-def unroll_steps(self:VAEConv1d, x, u=None, mask=None, whole=False): "There are no steps: the latent belongs to the whole sequence"; return self.unroll(x, u, mask)
+def unroll_steps(self:SequenceVAE, x, u=None, mask=None, whole=False): "There are no steps: the latent belongs to the whole sequence"; return self.unroll(x, u, mask)
 
 @patch
 def emit_with(self:VAEConv1d, out, z, u=None, mask=None): return self.emission(self.features(z, out.px.batch_shape[-1]).flatten(0,1))
 
-# %% ../nbs/02_models.ipynb #744ca7b1
+# %% ../nbs/02_models.ipynb #4247b778
 @patch
-def given(self:VAEConv1d, z, x, u=None): "p(x_t | z) at the steps of x, batch shape (B, T); a decoder that reads the past overrides this"; return self.emission(self.features(z, x.shape[1]))
+def given(self:SequenceVAE, z, x, u=None): "p(x_t | z) at the steps of x, batch shape (B, T); a decoder that reads the past overrides this"; return self.emission(self.features(z, x.shape[1]))
 @patch
-def scored(self:VAEConv1d, x, mask): "What tells about the latents: all that is observed"; return mask
+def scored(self:SequenceVAE, x, mask): "What tells about the latents: all that is observed"; return mask
+@patch
+def proposal(self:SequenceVAE, x, mask, u=None): "q(z | what is known of x), batch shape (B,)"; return self.infer_z(x, mask)
 
 @patch
 @torch.no_grad()
-def draw_z(self:VAEConv1d, x, mask=None, n=1, candidates=None, u=None):
+def draw_z(self:SequenceVAE, x, mask=None, n=1, candidates=None, u=None):
     "n draws of z for each row of standardised x, given what `mask` calls observed: (B, n, Z)"
-    q,p,K = self.infer_z(x, mask),self.prior_z(len(x)),max(candidates or 2*n, 32)//2
+    q,p,K = self.proposal(x, mask, u),self.prior_z(len(x)),max(candidates or 2*n, 32)//2
     if self.temperature==0: return q.mean[:,None].expand(-1, n, -1)
     z = torch.cat([q.sample((K,)), p.sample((K,))])                                    # (2K, B, Z)
     rep = lambda v: None if v is None else v.repeat(2*K, 1, 1)
@@ -424,7 +430,7 @@ def draw_z(self:VAEConv1d, x, mask=None, n=1, candidates=None, u=None):
     pick = torch.multinomial(lw.softmax(0).T, n, replacement=True)                     # (B, n)
     return z.transpose(0,1)[torch.arange(len(x), device=x.device)[:,None],pick]
 
-# %% ../nbs/02_models.ipynb #0d10bb89
+# %% ../nbs/02_models.ipynb #a7b910fc
 @patch
 def init_state(self:VAEConv1d, batch):
     x = self.x_loc.new_zeros(batch, self.o_dim, self.x_dim)
@@ -432,7 +438,7 @@ def init_state(self:VAEConv1d, batch):
         m=torch.zeros_like(x, dtype=torch.bool))
 
 @patch
-def prior(self:VAEConv1d, s, u): "No latent of its own at any step"; return None
+def prior(self:SequenceVAE, s, u): "No latent of its own at any step"; return None
 
 @patch
 def emit(self:VAEConv1d, s, z, u): return self.emission(_steps_of(s, 1)[:,0])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plot_forecast', 'plot_training', 'plot_latents', 'plot_latent_params', 'plot_corner', 'plot_samples',
-           'plot_evolution', 'plot_dependencies', 'plot_life', 'plot_lives']
+           'plot_evolution', 'plot_dependencies', 'plot_life', 'plot_lives', 'plot_rate']
 
 # %% ../nbs/07_plot.ipynb #440d298b
 import numpy as np, torch
@@ -231,4 +231,20 @@ def plot_lives(samples, # Draws of the remaining life at one cycle of each unit,
         if which.any(): ax.vlines(i[which], lo[which], hi[which], color=_lighter(c, .5), lw=2, label=label)
     ax.plot(i, mean, '.', c='C0', ms=4, label='mean'); ax.plot(i, truth, c='k', lw=1.2, label='truth')
     ax.set(xlabel='unit, by true remaining life', ylabel='remaining life (cycles)'); ax.legend(fontsize=8, frameon=False)
+    return ax
+
+# %% ../nbs/07_plot.ipynb #d3e345b5
+def plot_rate(rate,          # Anything with `at(t)` and `band(t, level)`: what `seqvae.events.fit_rate` gives
+              events=None,   # `Events` to count in bins
+              level=0.9,     # Of the band
+              bins=30,       # Of the histogram
+              label=None,    # Of the band
+              shift=0.,      # Added to the times in the picture, such as the year at which they start
+              ax=None):      # Axes
+    "The estimated rate with its band over a histogram of the events. Returns the axes"
+    ax = plt.subplots(figsize=(7.5,3), layout='constrained')[1] if ax is None else ax; t = np.linspace(rate.start, rate.end, 500); lo,hi = rate.band(t, level)
+    if events is not None:
+        n,edges = np.histogram(np.concatenate(events.times), bins, (rate.start, rate.end)); ax.stairs(n/np.diff(edges)/len(events), edges+shift, fill=True, color='.9', label='events, counted')
+    ax.fill_between(t+shift, lo, hi, color=_lighter('C0', .6), lw=0, label=label or f'{100*level:g} % band'); ax.plot(t+shift, rate.at(t), color='C0', lw=1.6)
+    unit = getattr(events, 'unit', ''); ax.set(xlabel='year' if unit=='years' else 'time', ylabel='events a year' if unit=='years' else 'rate', ylim=(0, None))
     return ax

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Loss', 'KLAnneal', 'BetaSchedule', 'ModelSchedule', 'total_correlation', 'TCLoss', 'Overshooting', 'rollout_loss',
-           'Simulation', 'simulation_loss', 'ScheduledSampling', 'LossPart', 'LossParts', 'KLPerLatent',
+           'Simulation', 'simulation_loss', 'Consistency', 'ScheduledSampling', 'LossPart', 'LossParts', 'KLPerLatent',
            'SkipNonFinite', 'FixedNoise', 'Snapshots', 'KeepBest', 'Checkpoint', 'seq_learner', 'crps', 'score',
            'masked', 'cut_series', 'cut_inputs', 'latent_use', 'evaluate']
 
@@ -21,20 +21,22 @@ from fastcore.foundation import L
 from .core import Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, log_prob, observed_span, repeat_state, state_at, tensors_of, write_whole
 from .data import SeriesSet, as_set, known_set
 
-# %% ../nbs/05_train.ipynb #0e76d7d6
+# %% ../nbs/05_train.ipynb #d59d512b
 class Loss:
     "Negative ELBO per step. Keeps its parts: `nll`, `kl` (nats per step) and `kl_latents`, (Z,), nats per draw of a latent (each step, or each sequence if it has one latent)"
     def __init__(self,
                  beta=1.,     # Weight of the KL; 1 is the ELBO
                  free_bits=0., # Nats per draw of a latent that cost nothing
+                 skip=0,       # First steps of each row that are taken as given rather than predicted
                 ):
+        check_count(skip, 'skip', 0)
         if beta<0 or free_bits<0: raise ValueError(f"beta and free_bits are not negative, got {beta} and {free_bits}")
         store_attr()
     def __call__(self, out:SeqOutput, x, mask=None):
         "x (B, T, C) and mask as given to the model; returns a scalar"
         if not isinstance(out, SeqOutput): raise TypeError(f"Loss scores a SeqOutput, the model returned {type(out).__name__}")
-        nll,kl = out.nll(x, mask),out.kl(mask)
-        self.n = n = nll.numel() if mask is None else int(observed_span(expand_mask(mask, out._shape()))[:,out.start:].sum())
+        first = max(out.start, self.skip); nll,kl = out.nll(x, mask)[:,first-out.start:],out.kl(mask)
+        self.n = n = nll.numel() if mask is None else int(observed_span(expand_mask(mask, out._shape()))[:,first:].sum())
         if n==0: raise ValueError("a batch without a single observed step to predict (a model without padding takes its first steps as given)")
         self.nll = nll.sum()/n
         if kl is None: self.kl = self.kl_latents = None; return self.nll
@@ -211,6 +213,24 @@ def simulation_loss(model,     # A SequenceModel with known inputs
     lp = torch.logsumexp(log_prob(px, rep(x), rep(mask)).unflatten(0, (-1,n_paths)), 1)-math.log(n_paths)
     if mask is None: return -lp.mean()
     seen = mask.any(-1); return -torch.where(seen, lp, 0.).sum()/seen.sum().clamp(min=1)
+
+# %% ../nbs/05_train.ipynb #97ba9933
+class Consistency(Callback):
+    "For models whose one latent moves along a path (`seqvae.ode.LatentODE`): add `consistency` (the states on the path should be where the encoder puts them, given what comes from there on) and `restart` (and these should be good starts), per step"
+    run_valid = False
+    def __init__(self,
+                 weight=1.,  # Of the consistency, a mean over the steps of a series
+                 restart=1., # Of the negative ELBO of the rest of a series; 0 for none
+                 delay=0.,   # Share of training before they begin: where latents fall silent at first, a path that stays where it is agrees with anything
+                ):
+        if weight<0 or restart<0 or not 0<=delay<1: raise ValueError(f"weights are not negative and delay is a share of training, got {weight}, {restart} and {delay}")
+        store_attr()
+    def before_fit(self):
+        if not hasattr(self.model, 'consistency'): raise ValueError(f"a {type(self.model).__name__} has no consistency to ask for: the latent ODE has")
+    def after_loss(self):
+        if self.pct_train<self.delay: return
+        x,mask = self.yb; n = self.loss_func.n; self.terms = self.model.consistency(self.pred, mask).sum()/n,self.model.restart(self.pred, x, mask).sum()/n if self.restart else 0.
+        self.learn.loss_grad = self.learn.loss_grad + self.weight*self.terms[0] + self.restart*self.terms[1]
 
 # %% ../nbs/05_train.ipynb #1dcd6414
 class ScheduledSampling(Callback):
@@ -396,7 +416,13 @@ def resume(self:Checkpoint):
     if s['rng']['cuda']: torch.cuda.set_rng_state_all(s['rng']['cuda'])
     for dl,state in zip(self.dls, s['rng']['dls']): dl.rng.setstate(tup(state))
 
-# %% ../nbs/05_train.ipynb #66cb28eb
+# %% ../nbs/05_train.ipynb #7909632d
+def _set_clock(model, series):
+    "Tell a model in continuous time how long the longest series is, unless it was built with a time scale of its own"
+    if model.own_clock: return
+    span = (series.lengths.max()-1 if series.t is None else max(series.times(i)[-1]-series.times(i)[0] for i in range(len(series))))
+    model.set_clock(float(span) or 1.)
+
 def seq_learner(dls,          # `SeqDataLoaders`
                 model,        # Any model that returns a `SeqOutput`
                 loss_func=None, # A `Loss`; None: the ELBO, or the model's own `beta` if it has one
@@ -408,6 +434,8 @@ def seq_learner(dls,          # `SeqDataLoaders`
     "A fastai Learner that shows the parts of the loss, validates with the same noise every time, clips gradients, skips non-finite steps, and tells the model the scale of its data"
     if dls.train_ds.series.x_dim!=model.x_dim: raise ValueError(f"the data have {dls.train_ds.series.x_dim} channels, the model was built for {model.x_dim}")
     if dls.train_ds.series.u_dim!=model.u_dim: raise ValueError(f"the data have {dls.train_ds.series.u_dim} known inputs, the model was built with u_dim={model.u_dim}")
+    if hasattr(model, 'set_clock'): _set_clock(model, dls.train_ds.series)
+    elif dls.train_ds.series.t is not None: raise ValueError(f"the data have times of their own, for which a {type(model).__name__} has no use: take a model of `seqvae.ode`, or leave the times out")
     if dls.normalizer is not None: model.set_scale(dls.normalizer.loc, dls.normalizer.scale, *([] if dls.u_normalizer is None else [dls.u_normalizer.loc, dls.u_normalizer.scale]))
     cbs = [cbs] if isinstance(cbs, Callback) else list(cbs or [])
     return Learner(dls, model, loss_func=loss_func or Loss(beta=getattr(model, 'beta', 1.)), lr=lr, opt_func=Adam, cbs=[LossParts(), FixedNoise(), SkipNonFinite(), GradientClip(clip)]+cbs, **kwargs)
@@ -456,17 +484,18 @@ def cut_inputs(series, horizon):
     "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without"
     return None if series.u is None else torch.nan_to_num(known_set(series).padded())
 
-# %% ../nbs/05_train.ipynb #38153441
+# %% ../nbs/05_train.ipynb #92ed828b
 @torch.no_grad()
 def latent_use(model,          # A SequenceModel
                x,              # Series, (B, T, C)
                u=None,         # Known inputs, (B, T, U)
                mask=None,      # True = observed
                threshold=0.01, # An active latent carries more nats a step
+               t=None,         # Times of irregular series, (B, T)
               )->dict:
     "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step, of which there are `steps`; latents with more than `threshold` nats a step, and the KL of each; nll with the latents of other series (NaN for a single one)"
     x = model.as_batch(x); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
-    out,loss = model.forward_once(x, u, mask),Loss(); loss(out, x, mask)
+    u = model.inputs(x, u, t, mask); out,loss = model.forward_once(x, u, mask),Loss(); loss(out, x, mask)
     res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll), kl_latents=None, steps=loss.n)
     if loss.kl is None: return res
     B,T,_ = x.shape; cut = lambda v: v[:,out.start:].flatten(0,1)
@@ -474,7 +503,7 @@ def latent_use(model,          # A SequenceModel
     shuffled = -log_prob(px, cut(x), None if mask is None else cut(mask)).sum()/loss.n
     return {**res, 'kl':float(loss.kl), 'active':int((loss.kl_latents>threshold).sum()), 'nll_shuffled':float(shuffled) if B>1 else math.nan, 'kl_latents':loss.kl_latents.cpu(), 'steps':loss.n}
 
-# %% ../nbs/05_train.ipynb #bf0e5b18
+# %% ../nbs/05_train.ipynb #36ac7197
 @torch.no_grad()
 def evaluate(model:SequenceModel,
              series,        # Held-out units: SeriesSet, list or array
@@ -501,11 +530,12 @@ def evaluate(model:SequenceModel,
 def _evaluate_batch(model, s, clean, horizon, n_samples, scale):
     "The ingredients of `evaluate` for some units"
     x,mask,truth = cut_series(s, horizon); u = cut_inputs(s, horizon); full,fmask = masked(s.padded())
-    fc = model.forecast(x, horizon, n_samples, u=u, mask=mask).samples.cpu()
+    t = s.padded_times(); cut,times = ({},{}) if t is None else (dict(t=t[:,:x.shape[1]], times=torch.stack([torch.from_numpy(s.times(i)[-horizon:]) for i in range(len(s))])),dict(t=t))
+    fc = model.forecast(x, horizon, n_samples, u=u, mask=mask, **cut).samples.cpu()
     k = 16; rep = lambda v: None if v is None else v.repeat_interleave(k, 0)          # the mean of p(x_t | x_<t): average over draws of z_t
-    pred = model.emission.mean(model.predict_next(rep(full), rep(u), rep(fmask))).unflatten(0, (-1,k)).mean(1).cpu()
+    pred = model.emission.mean(model.predict_next(rep(full), rep(u), rep(fmask), **{k:rep(v) for k,v in times.items()})).unflatten(0, (-1,k)).mean(1).cpu()
     target = full if clean is None else torch.nan_to_num(clean.padded())
     ok = torch.ones_like(full, dtype=torch.bool) if fmask is None else fmask.clone(); ok[:,0] = False   # nothing is before the first step
     se = torch.where(ok, ((pred-target)/scale)**2, 0.); one = se.flatten(1).sum(1)/ok.flatten(1).sum(1)
-    use = latent_use(model, full, u, fmask)
+    use = latent_use(model, full, u, fmask, **times)
     return dict(steps=use.pop('steps'), samples=fc, truth=truth, clean=None if clean is None else cut_series(clean, horizon)[2], one=one, use=use)
