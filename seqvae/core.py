@@ -143,7 +143,7 @@ def check_count(n, name, lo=1):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<lo: raise ValueError(f"{name} must be a whole number of at least {lo}, got {n!r}")
     return int(n)
 
-# %% ../nbs/00_core.ipynb #eff838a3
+# %% ../nbs/00_core.ipynb #692c9d5a
 class Emission(nn.Module):
     "p(x_t | features): a head that returns a Distribution with event shape (C,), in standardised units"
     continuous = True  # Observations are real numbers that may be standardised
@@ -163,7 +163,8 @@ class Emission(nn.Module):
         *out,gate = self.linear(features).split([*sizes, self.x_dim if self.residual else 0], -1)
         return (*out, torch.sigmoid(gate)*prev if self.residual and prev is not None else 0.)
 
-    def feed(self, x): return x
+    def feed(self, x): "What networks read of x"; return x
+    def unfeed(self, v): "x from what networks read of it"; return v
     def expected(self, px): return px.mean
     def mean(self, px): "Mean observation, (..., C)"; return px.mean
     def check(self, x): "Raise ValueError if the values `x` cannot come from this distribution"
@@ -253,7 +254,7 @@ class BernoulliEmission(Emission):
     def check(self, x):
         if not ((x==0)|(x==1)).all(): raise ValueError(f"a bernoulli emission needs x to be 0 or 1, got values from {x.min():g} to {x.max():g}")
 
-# %% ../nbs/00_core.ipynb #282046fb
+# %% ../nbs/00_core.ipynb #17993f5d
 class CategoricalEmission(Emission):
     "One of L levels per channel. Observations are the level's number, 0 to L-1; networks read them one-hot"
     continuous = False
@@ -266,13 +267,14 @@ class CategoricalEmission(Emission):
         logits = self.linear(features).unflatten(-1, (self.x_dim, self.n_levels))
         return Independent(Categorical(logits=logits, validate_args=False), 1, validate_args=False)
     def feed(self, x): return F.one_hot(x.long(), self.n_levels).flatten(-2).to(self.linear.weight.dtype)
+    def unfeed(self, v): return v.unflatten(-1, (self.x_dim,self.n_levels)).argmax(-1).to(v.dtype)
     def expected(self, px): return px.base_dist.probs.flatten(-2)
     def mean(self, px): "Mean level, which need not be a whole number, (..., C)"; p = px.base_dist.probs; return (p*torch.arange(self.n_levels, device=p.device)).sum(-1)
     def check(self, x):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
             raise ValueError(f"a categorical emission with {self.n_levels} levels needs whole numbers from 0 to {self.n_levels-1}, got values from {x.min():g} to {x.max():g}")
 
-# %% ../nbs/00_core.ipynb #a80c4e37
+# %% ../nbs/00_core.ipynb #a3d23556
 class ExponentialEmission(Emission):
     "Exponential per channel, x >= 0: squared moduli of complex Gaussians, as in power spectra. Networks read log10(x + 1e-6) in units of the channel's scale"
     positive = True
@@ -280,6 +282,7 @@ class ExponentialEmission(Emission):
     def make(self, mean): return Independent(Exponential(1/mean, validate_args=False), 1, validate_args=False)
     def forward(self, features, prev=None): return self.make(bound_logvar(self.linear(features), -18., 8.).exp())
     def feed(self, x): return torch.log10(x+1e-6)
+    def unfeed(self, v): return (10**v-1e-6).clamp(min=0)
     def expected(self, px): return self.feed(px.mean)
     def check(self, x):
         if (x<0).any(): raise ValueError(f"an exponential emission needs x >= 0, got values from {x[x<0].min():g}")

@@ -29,7 +29,7 @@ from fastcore.basics import patch, first
 from fastcore.meta import delegates
 from .core import check_count, write_whole
 
-# %% ../nbs/01_data.ipynb #fd677da3
+# %% ../nbs/01_data.ipynb #a3b89928
 def _check_units(data, name):
     "The series as one (N, T, C) array or a list of (T_i, C) arrays. Raises ValueError, naming the series that is wrong"
     if isinstance(data, Tensor): data = data.detach().cpu().numpy()
@@ -64,7 +64,7 @@ def _flat_times(t, lengths, units):
         if o.shape!=(n,): raise ValueError(f"times of unit {u} have shape {o.shape}, its series has {n} steps")
         bad = np.flatnonzero(~(np.diff(o)>0)|~np.isfinite(o[1:]))
         if not np.isfinite(o[0]): bad = np.array([-1])
-        if len(bad): i = bad[0]+1; raise ValueError(f"times of unit {u} do not increase at step {i}: {o[i]:g}" + (f" after {o[i-1]:g}: average what was measured at the same time" if i else ""))
+        if len(bad): i = bad[0]+1; raise ValueError(f"times of unit {u} do not increase at step {i}: {o[i]:.12g}" + (f" after {o[i-1]:.12g}: average what was measured at the same time" if i else ""))
     return np.concatenate(t)
 
 # %% ../nbs/01_data.ipynb #3c5791b7
@@ -864,7 +864,7 @@ PHYSIONET = '''Age Gender Height ICUType Weight Albumin ALP ALT AST Bilirubin BU
     HCO3 HCT HR K Lactate Mg MAP MechVent Na NIDiasABP NIMAP NISysABP PaCO2 PaO2 pH Platelets RespRate SaO2 SysABP Temp TroponinI
     TroponinT Urine WBC'''.split() # The channels, in the order of Rubanova et al. (2019)
 
-# %% ../nbs/01_data.ipynb #6f66d6cd
+# %% ../nbs/01_data.ipynb #a03e0f4d
 def _records(file):
     "All rows of an archive of records: a table of record, time, parameter and value"
     try:
@@ -873,8 +873,10 @@ def _records(file):
     if not texts: raise ValueError(f"{file} holds no records (files like 132539.txt)")
     bodies = {k:v.partition('\n')[2] for k,v in texts.items() if v.partition('\n')[0].strip()=='Time,Parameter,Value'}
     if len(bodies)<len(texts): raise ValueError(f"{file}: record {min(set(texts)-set(bodies))} does not start with Time,Parameter,Value")
+    bodies = {k:o for k,o in bodies.items() if o.strip()}
+    if not bodies: raise ValueError(f"{file} holds records without any row")
     df = pd.read_csv(io.StringIO(''.join(o if o.endswith('\n') else o+'\n' for o in bodies.values())), header=None, names=['time','parameter','value'], dtype={'time':'category','parameter':'category'})
-    df['record'] = np.repeat(list(bodies), [o.rstrip('\n').count('\n')+1 for o in bodies.values()])
+    df['record'] = np.repeat(list(bodies), [o.rstrip('\n').count('\n')+1 if o.strip() else 0 for o in bodies.values()])
     clock = pd.Series(df.time.cat.categories).astype(str).str.extract(r'^(\d+):(\d+)$').astype(float)                              # 48 h have few different minutes
     hours,value = (clock[0]+clock[1]/60).to_numpy()[df.time.cat.codes],pd.to_numeric(df.value, errors='coerce')
     bad = np.flatnonzero(np.isnan(hours)|value.isna()|~df.parameter.isin(PHYSIONET+['RecordID']))
@@ -902,7 +904,7 @@ def physionet2012(path,          # Folder with set-a.tar.xz (or .tar.gz) and Out
     x = np.divide(x, n, out=np.full(x.shape, np.nan), where=n>0).astype(np.float32); at = key%10**6*quantum; units,cuts = np.unique(key//10**6, return_index=True)
     return PhysioNet(SeriesSet(np.split(x, cuts[1:]), units.tolist(), PHYSIONET, t=np.split(at, cuts[1:])), pd.concat(outs).loc[units])
 
-# %% ../nbs/01_data.ipynb #16092cb5
+# %% ../nbs/01_data.ipynb #a0b6ae41
 class Events:
     "Event times of one or more sequences, observed over a window: each sequence may have any number of events, also none"
     def __init__(self,
@@ -911,7 +913,7 @@ class Events:
                  unit='',    # That unit, for pictures
                  marks=None, # What is known of the events, a table in the order of the (single) sequence
                 ):
-        times = [times] if len(times) and np.ndim(times[0])==0 else times
+        times = np.asarray(times) if isinstance(times, pd.Series) else times; times = [times] if len(times) and np.ndim(times[0])==0 else times
         self.times,(self.start,self.end),self.unit,self.marks = [np.asarray(o, np.float64) for o in times],map(float, window),unit,marks
         if not (np.isfinite([self.start, self.end]).all() and self.start<self.end): raise ValueError(f"a window has a start before its end, got {window}")
         if not self.times: raise ValueError("no sequence of events was given: pass [[]] for one that is empty")
@@ -919,6 +921,9 @@ class Events:
             if o.ndim!=1 or not np.isfinite(o).all(): raise ValueError(f"sequence {i} must be a flat list of finite times")
             out = o[(o<self.start)|(o>self.end)]
             if len(out): raise ValueError(f"sequence {i} has an event at {out[0]:g}, outside the window {self.start:g} to {self.end:g}")
+        if marks is not None:
+            if len(self.times)!=1 or len(marks)!=self.count: raise ValueError(f"marks belong to the events of a single sequence, one row each, got {len(marks)} for {self.count} events in {len(self.times)} sequences")
+            self.marks = pd.DataFrame(marks).iloc[np.argsort(self.times[0], kind='stable')].reset_index(drop=True)
         self.times = [np.sort(o) for o in self.times]
     def __len__(self): return len(self.times)
     count = property(lambda self: sum(map(len, self.times)))
@@ -945,7 +950,7 @@ def padded(self:Events):
     for i,o in enumerate(self.times): t[i,:len(o)] = torch.from_numpy(o); m[i,:len(o)] = True
     return t,m
 
-# %% ../nbs/01_data.ipynb #eb810cf7
+# %% ../nbs/01_data.ipynb #0c6e1b16
 def poisson_events(rate,        # A function of times (an array) that gives the rate there, per unit of time; or a number
                    T=10.,       # The window is [0, T]; or a pair (start, end)
                    n:int=1,     # Sequences
@@ -953,7 +958,10 @@ def poisson_events(rate,        # A function of times (an array) that gives the 
                    bound=None,  # A number no smaller than any rate; None: 1.2 times the largest on a grid of 1000 points
                   )->Events:
     "Events of an inhomogeneous Poisson process, by thinning (Lewis & Shedler 1979). Raises ValueError for a negative or infinite rate, and for a bound that the rate exceeds"
-    (a,b),n = (T if isinstance(T, (tuple,list)) else (0.,T)),check_count(n, 'n'); f = rate if callable(rate) else lambda t: np.full(np.shape(t), float(rate))
+    (a,b),n = ((0.,float(T)) if np.ndim(T)==0 else map(float, T)),check_count(n, 'n')
+    if not a<b: raise ValueError(f"a window has a start before its end, got {a:g} to {b:g}")
+    if bound is not None and not bound>0: raise ValueError(f"the bound of a rate is positive, got {bound}")
+    f = rate if callable(rate) else lambda t: np.full(np.shape(t), float(rate))
     def checked(t):
         r = np.broadcast_to(np.asarray(f(t), float), t.shape); bad = np.flatnonzero(~(r>=0)|~np.isfinite(r))
         if len(bad): raise ValueError(f"a rate is finite and not negative, got {r[bad[0]]:g} at t={t[bad[0]]:g}")
@@ -966,7 +974,7 @@ def poisson_events(rate,        # A function of times (an array) that gives the 
         out.append(t[rng.random(k)*top<r])
     return Events(out, (a,b))
 
-# %% ../nbs/01_data.ipynb #0e248fb9
+# %% ../nbs/01_data.ipynb #16ada060
 def coal_disasters(path, # `coal.csv` (columns rownames, date), or the folder it lies in
                   )->Events:
     "191 explosions in British coal mines, 1851 to 1962, in years. Raises FileNotFoundError, or ValueError for another file"
@@ -987,13 +995,13 @@ def earthquakes(path,              # A catalogue of the USGS as .csv or .csv.gz,
     f = Path(path)/files[which] if Path(path).is_dir() else Path(path)
     if not f.is_file(): raise FileNotFoundError(f"no {f.name} at {path}: earthquake.usgs.gov/earthquakes/search")
     df = read_table(f); _need(df, ['time','mag','depth','latitude','longitude'], f)
-    date = pd.to_datetime(df.time, format='ISO8601', utc=True, errors='coerce')
+    date = pd.to_datetime(df.time, format='ISO8601', utc=True, errors='coerce'); begin = None if start is None else pd.to_datetime(start, utc=True)
     if date.isna().any(): raise ValueError(f"{f} has a time that is no date in row {int(date.isna().to_numpy().argmax())}: {df.time[date.isna().to_numpy().argmax()]}")
-    df = df.assign(date=date).sort_values('date'); df = df[(df.mag>=(-np.inf if min_mag is None else min_mag)) & (df.date>=pd.Timestamp(start or df.date.iloc[0]).tz_localize(None).tz_localize('UTC'))]
+    df = df.assign(date=date).sort_values('date'); df = df if min_mag is None else df[df.mag>=min_mag]; df = df if begin is None else df[df.date>=begin]
     if not len(df): raise ValueError(f"{f} has no earthquake from magnitude {min_mag} on since {start or 'its beginning'}")
-    first_ = pd.Timestamp(start).tz_localize('UTC') if start else df.date.iloc[0]
-    t = (df.date-first_).dt.total_seconds().to_numpy()/(365.25*86400)
-    return Events(t, (0., max(t[-1], 1e-9)), 'years', df[['date','mag','depth','latitude','longitude']].reset_index(drop=True))
+    t = (df.date-(df.date.iloc[0] if begin is None else begin)).dt.total_seconds().to_numpy()/(365.25*86400)
+    if t[-1]<=0: raise ValueError(f"{f} has a single earthquake from magnitude {min_mag} on: a rate needs more")
+    return Events(t, (0., t[-1]), 'years', df[['date','mag','depth','latitude','longitude']].reset_index(drop=True))
 
 # %% ../nbs/01_data.ipynb #c5a3f88b
 def split_units(series,        # SeriesSet, list or array

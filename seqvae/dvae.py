@@ -197,11 +197,11 @@ def unroll(self:DVAE, x, u=None, mask=None, whole=False):
     now = {k:v[:,:-1] for k,v in state.items()}
     return SeqOutput(self.emit(now, z, u), diag_normal(mu, logvar), self.prior(now, u), z, state=state)
 
-# %% ../nbs/04_dvae.ipynb #702a2f56
+# %% ../nbs/04_dvae.ipynb #76603770
 @patch
 def rollout(self:DVAE, s, horizon, u=None, feedback='mean', z=None):
     "The generic rollout, with a short loop for the default case: Gaussian emission, mean feedback"
-    plain = self.reads_x and self.reads_z and not self.bottleneck and type(self.emission) is NormalEmission and not self.emission.relative and not (self.training and self.drop.p)
+    plain = self.reads_x and self.reads_z and not self.bottleneck and type(self.emission) is NormalEmission and not self.emission.relative and self.emission.raw is None and not (self.training and self.drop.p)
     if feedback!='mean' or z is not None or not plain: return super(DVAE, self).rollout(s, horizon, u, feedback, z)
     B,C,e = len(s['h']),self.x_dim,self.emission
     unseen = s['h'].new_zeros(B, C); h,sz,x = s['h'],s['s'],s['x']

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Rate', 'constant_rate', 'change_point', 'RateLoss', 'EnsembleRate', 'fit_rates', 'fit_rate']
 
-# %% ../nbs/12_events.ipynb #14a91058
+# %% ../nbs/12_events.ipynb #a686b958
+from copy import deepcopy
 import numpy as np, torch
 from scipy.stats import kstest, norm
 from torch import Tensor
@@ -16,7 +17,7 @@ from .core import check_count
 from .data import Events
 from .ode import RateODE
 
-# %% ../nbs/12_events.ipynb #c3117031
+# %% ../nbs/12_events.ipynb #a40fa0d1
 class Rate:
     "A rate over a window and its integral, in events per unit of time of one sequence"
     def __init__(self,
@@ -28,24 +29,29 @@ class Rate:
     def at(self, t): return self._checked(self._rate, t)
     def integral(self, t): return self._checked(self._integral, t)
     def _checked(self, f, t):
+        "f at times of any shape, each within the window; a last axis for each time"
         t = np.asarray(t, float)
         if ((t<self.start)|(t>self.end)|~np.isfinite(t)).any(): raise ValueError(f"the rate is known from {self.start:g} to {self.end:g}, not at {t[(t<self.start)|(t>self.end)|~np.isfinite(t)].flat[0]:g}")
-        return f(t)
+        out = f(t.ravel()); return out.reshape((*out.shape[:-1], *t.shape))
+    def _about(self, events):
+        if (events.start,events.end)!=(self.start,self.end): raise ValueError(f"the rate is about {self.start:g} to {self.end:g}, the events about {events.start:g} to {events.end:g}")
     def scaled(self, k):
         "k times this rate: for a random part of the events"
         if not k>0: raise ValueError(f"a share of events is positive, got {k}")
         return Rate(lambda t: k*self.at(t), lambda t: k*self.integral(t), (self.start,self.end))
     def log_likelihood(self, events):
         "Log-likelihood of all sequences of `Events` over the same window, nats"
-        if (events.start,events.end)!=(self.start,self.end): raise ValueError(f"the rate is about {self.start:g} to {self.end:g}, the events about {events.start:g} to {events.end:g}")
-        return float(sum(np.log(self.at(o)).sum() for o in events.times)-len(events)*self.integral(np.array([self.end]))[0])
+        self._about(events); return float(sum(np.log(self.at(o)).sum() for o in events.times)-len(events)*self.integral(self.end))
     def gaps(self, events):
         "Gaps between events in the time u = Lambda(t), the sequences' windows end to end; independent Exp(1) under this rate"
-        whole = self.integral(np.array([self.end]))[0]
+        self._about(events); whole = self.integral(self.end)
         return np.diff(np.concatenate([i*whole+self.integral(o) for i,o in enumerate(events.times)]), prepend=0.)
-    def ks(self, events): "p-value of the Kolmogorov-Smirnov test that the rescaled gaps are Exp(1)"; return float(kstest(self.gaps(events), 'expon').pvalue)
+    def ks(self, events):
+        "p-value of the Kolmogorov-Smirnov test that the rescaled gaps are Exp(1). Raises ValueError without events"
+        if not events.count: raise ValueError("the test of the gaps needs events")
+        return float(kstest(self.gaps(events), 'expon').pvalue)
 
-# %% ../nbs/12_events.ipynb #a0b31987
+# %% ../nbs/12_events.ipynb #6290da98
 def constant_rate(events:Events # One or more sequences
                  )->Rate:
     "The homogeneous Poisson process of largest likelihood"
@@ -61,7 +67,7 @@ def change_point(events:Events,
     t = np.sort(np.concatenate(events.times)); a,b,n = events.start,events.end,len(events)
     at = np.clip(np.concatenate([t, t]), a+least*(b-a), b-least*(b-a)); left = np.concatenate([np.searchsorted(t, at[:len(t)], 'left'), np.searchsorted(t, at[len(t):], 'right')])   # just before or just after an event
     parts = np.stack([left, len(t)-left]),n*np.stack([at-a, b-at]); lp = np.where(parts[0]>0, parts[0]*np.log(np.maximum(parts[0], 1)/parts[1]), 0).sum(0)-len(t)
-    i = lp.argmax(); tau = at[i] if i<len(t) else np.nextafter(at[i], np.inf); lo,hi =np.maximum(parts[0][:,i], 1e-9)/parts[1][:,i]
+    i = lp.argmax(); tau = at[i] if i<len(t) else np.nextafter(at[i], np.inf); lo,hi =np.maximum(parts[0][:,i], .5)/parts[1][:,i]                      # a side without events: half of one
     out = Rate(lambda s: np.where(s<tau, lo, hi), lambda s: lo*(np.minimum(s, tau)-a)+hi*np.maximum(s-tau, 0), (a,b)); out.where,out.before,out.after = float(tau),lo,hi
     return out
 
@@ -82,20 +88,21 @@ class _Same:
     def __len__(self): return self.n
     def __iter__(self): return iter([self.batch]*self.n)
 
-# %% ../nbs/12_events.ipynb #54185428
+# %% ../nbs/12_events.ipynb #d61205ef
 class EnsembleRate(Rate):
     "The mean rate of the members of a `RateODE`, and their spread"
-    def __init__(self, model, window): self.model,self.start,self.end = model,*window
-    def _s(self, t): return torch.as_tensor((np.asarray(t, float)-self.start)/(self.end-self.start), dtype=torch.float32).clamp(0, 1)
+    def __init__(self, model, window, spread=True): self.model,self.start,self.end,self.spread = deepcopy(model).double(),*window,spread        # sums over many events want double precision
+    def _on(self, f, t): return np.concatenate([f(torch.as_tensor((o-self.start)/(self.end-self.start)).clamp(0, 1)).numpy() for o in np.array_split(t, max(1, len(t)//20_000))], 1)
     @torch.no_grad()
     def members(self, t):
         "Rates of all members, (M, N)"
-        return self._checked(lambda t: self.model(self._s(t)).exp().double().numpy()/(self.end-self.start), t)
+        return self._checked(lambda t: self._on(lambda s: self.model(s).exp(), t)/(self.end-self.start), t)
     def _rate(self, t): return self.members(t).mean(0)
-    def _integral(self, t): return self.model.integral(self._s(t)).double().mean(0).numpy()
+    def _integral(self, t): return self._on(lambda s: self.model.integral(s).mean(0, keepdim=True), t)[0]
     def band(self, t, level=.9):
         "Lower and upper edge at times t, (N,) each, as of a log-normal distribution of the rate. Raises ValueError outside 0 to 1"
         if not 0<level<1: raise ValueError(f"a band's level lies between 0 and 1, got {level}")
+        if not self.spread: raise ValueError("an ensemble fitted with band=False has no band")
         log = np.log(self.members(t)); half = norm.ppf((1+level)/2)*log.std(0, ddof=1)
         return np.exp(log.mean(0)-half),np.exp(log.mean(0)+half)
 
@@ -107,7 +114,7 @@ def _counts(sets, most=2000):
     for row,o in zip(w, s): np.add.at(row, np.searchsorted(places, o), 1)
     return places,w
 
-# %% ../nbs/12_events.ipynb #c564cccb
+# %% ../nbs/12_events.ipynb #e91c7dde
 def fit_rates(sets,         # List of `Events`, all over the same window: one ensemble each, all trained in one go
               members=30,   # Members of each ensemble
               sigma=(1.,4.), # How far the log rate may wander over the window: log-uniform between these two
@@ -116,7 +123,10 @@ def fit_rates(sets,         # List of `Events`, all over the same window: one en
               seed=0,
              )->list:       # Of `EnsembleRate`
     "Rates of Poisson processes by ensembles of `RateODE`, through a fastai Learner. Raises ValueError for windows that differ and numbers that make no sense"
-    sets = list(sets); members,steps = check_count(members, 'members', 2 if band else 1),check_count(steps, 'steps'); lo,hi = sigma
+    if isinstance(sets, Events): raise TypeError("fit_rates takes a list of Events, one for each ensemble: for a single one call fit_rate")
+    sets = list(sets)
+    if not sets or not all(isinstance(o, Events) for o in sets): raise TypeError(f"rates are fitted to Events, got {type(sets[0]).__name__ if sets else 'nothing'}: wrap times as Events(times, window)")
+    members,steps = check_count(members, 'members', 2 if band else 1),check_count(steps, 'steps'); lo,hi = sigma
     if len({(o.start,o.end) for o in sets})!=1: raise ValueError(f"fit_rates takes sets of events over one window, got {len({(o.start,o.end) for o in sets})} different ones")
     if len({len(o) for o in sets})!=1: raise ValueError("fit_rates takes sets with the same number of sequences")
     if not 0<lo<=hi: raise ValueError(f"sigma is a pair of positive numbers in order, got {sigma}")
@@ -127,6 +137,6 @@ def fit_rates(sets,         # List of `Events`, all over the same window: one en
     batch = (torch.cat([f32(places), at, torch.linspace(0, 1, 2*n_steps+1)]),w)
     learn = Learner(DataLoaders(_Same(batch, steps), _Same(batch, 1), device=torch.device('cpu')), model, RateLoss(weights, sd, noise, len(sets[0])), opt_func=Adam, wd=0.)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, lr, div=10., div_final=1e3)
-    return [EnsembleRate(model.part(slice(i, i+members)), (sets[0].start,sets[0].end)) for i in range(0, M, members)]
+    return [EnsembleRate(model.part(slice(i, i+members)), (sets[0].start,sets[0].end), band) for i in range(0, M, members)]
 
 def fit_rate(events, **kwargs): "One ensemble, see `fit_rates`"; return fit_rates([events], **kwargs)[0]

@@ -408,11 +408,13 @@ def unroll_steps(self:SequenceVAE, x, u=None, mask=None, whole=False): "There ar
 @patch
 def emit_with(self:VAEConv1d, out, z, u=None, mask=None): return self.emission(self.features(z, out.px.batch_shape[-1]).flatten(0,1))
 
-# %% ../nbs/02_models.ipynb #4247b778
+# %% ../nbs/02_models.ipynb #bf7e7ee1
 @patch
 def given(self:SequenceVAE, z, x, u=None): "p(x_t | z) at the steps of x, batch shape (B, T); a decoder that reads the past overrides this"; return self.emission(self.features(z, x.shape[1]))
 @patch
 def scored(self:SequenceVAE, x, mask): "What tells about the latents: all that is observed"; return mask
+@patch
+def score(self:SequenceVAE, z, x, u, m): "log p(what is known | z), (B,)"; return log_prob(self.given(z, x, u), x, m).sum(1)
 @patch
 def proposal(self:SequenceVAE, x, mask, u=None): "q(z | what is known of x), batch shape (B,)"; return self.infer_z(x, mask)
 
@@ -425,12 +427,12 @@ def draw_z(self:SequenceVAE, x, mask=None, n=1, candidates=None, u=None):
     z = torch.cat([q.sample((K,)), p.sample((K,))])                                    # (2K, B, Z)
     rep = lambda v: None if v is None else v.repeat(2*K, 1, 1)
     args = z.flatten(0,1),rep(x),rep(u),rep(self.scored(x, mask)); few = max(1, 2**18//max(1, x.shape[1]))         # rows at a time: memory stays bounded
-    lp = [log_prob(self.given(zi, xi, ui), xi, mi).sum(1) for zi,xi,ui,mi in zip(*([None]*-(-len(args[0])//few) if v is None else v.split(few) for v in args))]
+    lp = [self.score(zi, xi, ui, mi) for zi,xi,ui,mi in zip(*([None]*-(-len(args[0])//few) if v is None else v.split(few) for v in args))]
     lw = torch.cat(lp).unflatten(0, (2*K,-1)) + p.log_prob(z) - torch.logaddexp(q.log_prob(z), p.log_prob(z))
     pick = torch.multinomial(lw.softmax(0).T, n, replacement=True)                     # (B, n)
     return z.transpose(0,1)[torch.arange(len(x), device=x.device)[:,None],pick]
 
-# %% ../nbs/02_models.ipynb #a7b910fc
+# %% ../nbs/02_models.ipynb #985fe757
 @patch
 def init_state(self:VAEConv1d, batch):
     x = self.x_loc.new_zeros(batch, self.o_dim, self.x_dim)
@@ -448,7 +450,7 @@ def advance(self:VAEConv1d, s, x, m, z, u):
     "Remember what was observed; draw z anew for the rows that have seen something"
     if not m.any(): return {**s, 't':s['t']+1}
     rows = torch.arange(len(x), device=x.device)
-    if x.shape[-1]!=self.x_dim: x = x.unflatten(-1, (self.x_dim,-1)).argmax(-1).to(self.x_loc)      # one-hot to level
+    x = self.emission.unfeed(x)
     xs,ms = s['x'].clone(),s['m'].clone(); xs[rows,s['t']] = x; ms[rows,s['t']] = m
     f = self.features(self.draw_z(xs, ms)[:,0])
     return dict(f=torch.where(m.any(1)[:,None,None], f, s['f']), t=s['t']+1, x=xs, m=ms)

@@ -29,36 +29,37 @@ def rk4(field,        # A function of states, (B, Z) to (B, Z): dz/dt
         z = go(go(go(go(z, sixth, k1), third, k2), third, k3), sixth, k4); slopes.append(k1); zs.append(z)
     return torch.stack(zs, 1),torch.stack(slopes+[field(z)], 1)
 
-# %% ../nbs/06_ode.ipynb #b4db5bfd
+# %% ../nbs/06_ode.ipynb #5f3d768f
 def dense_output(gap:Tensor,   # Times since the start, (B, T), between 0 and `span`
                  span:Tensor,  # (B,)
                  n_steps:int):
-    "Weights of states and slopes in the cubic Hermite interpolant, (B, T, 2 (n_steps + 1)); no gradient with respect to times"
+    "Weights of states and slopes in the cubic Hermite interpolant, (B, T, 2 (n_steps + 1))"
     place = gap/span[:,None]*n_steps; k = place.floor().clamp(0, n_steps-1); w = place-k; k = k.long(); h = (span/n_steps)[:,None]
     right = w*w*(3-2*w)
     weights = torch.stack([1-right, right, h*w*(1-w)**2, h*w*w*(w-1)], -1)
     where = torch.stack([k, k+1, k+n_steps+1, k+n_steps+2], -1)
     return gap.new_zeros(*gap.shape, 2*(n_steps+1)).scatter_(2, where, weights)
 
-# %% ../nbs/06_ode.ipynb #81cda643
+# %% ../nbs/06_ode.ipynb #7095918b
 class SolverError(ArithmeticError): "The solution of an ODE could not be computed"
 
-def _adaptive(field, z0, gap, span, solver, rtol, atol):
+def _adaptive(field, z0, gap, span, n_steps, solver, rtol, atol):
     "States at `gap` by torchdiffeq, on time normalised to [0, 1] and the union of all rows' times"
     try: from torchdiffeq import odeint
     except ImportError: raise ImportError(f"solver={solver!r} needs torchdiffeq: pip install 'seqvae[ode]'; solver='rk4' does not") from None
     s = (gap/span[:,None]).clamp(0, 1); grid,where = torch.cat([s.new_zeros(1), s.flatten()]).unique(return_inverse=True)
     if len(grid)==1: return z0[:,None].expand(-1, s.shape[1], -1)
-    try: z = odeint(lambda _,z: span[:,None]*field(z), z0, grid, rtol=rtol, atol=atol, method=solver, **({'options':dict(max_num_steps=10_000)} if solver in ('dopri5','dopri8','bosh3','fehlberg2','adaptive_heun') else {}))
+    options = dict(step_size=1/n_steps) if solver in ('euler','midpoint','heun2','heun3','explicit_adams','implicit_adams') else dict(max_num_steps=10_000) if solver in ('dopri5','dopri8','bosh3','fehlberg2','adaptive_heun') else None
+    try: z = odeint(lambda _,z: span[:,None]*field(z), z0, grid, rtol=rtol, atol=atol, method=solver, options=options)
     except AssertionError as e: raise SolverError(f"{solver} gave up ({e}): the field is stiff or diverges; loosen rtol and atol, or look at the field") from None
     return z[where[1:].view_as(s),torch.arange(len(s), device=s.device)[:,None]]
 
 def _one_way(field, z0, gap, n_steps, solver, rtol, atol):
     span = gap.max(1).values.clamp(min=1e-9)
-    if solver!='rk4': return _adaptive(field, z0, gap, span, solver, rtol, atol)
+    if solver!='rk4': return _adaptive(field, z0, gap, span, n_steps, solver, rtol, atol)
     return dense_output(gap, span, n_steps) @ torch.cat(rk4(field, z0, span, n_steps), 1)
 
-# %% ../nbs/06_ode.ipynb #0a6e0511
+# %% ../nbs/06_ode.ipynb #e027c02a
 def solve(field,          # A function of states, (B, Z) to (B, Z): dz/dt; time that matters goes into the state
           z0:Tensor,      # States at t0, (B, Z)
           t0:Tensor,      # (B,)
@@ -70,34 +71,43 @@ def solve(field,          # A function of states, (B, Z) to (B, Z): dz/dt; time 
          )->Tensor:       # (B, T, Z)
     "The solution of dz/dt = field(z) at each row's own times. Raises ValueError for shapes that do not fit, `SolverError` where the solution is not finite"
     if times.ndim!=2 or len(times)!=len(z0) or t0.shape!=(len(z0),): raise ValueError(f"{len(z0)} rows need times (batch, T) and t0 (batch,), got {tuple(times.shape)} and {tuple(t0.shape)}")
-    args = check_count(n_steps, 'n_steps'),solver,rtol,atol; gap = times-t0[:,None]; past = gap<0
+    args = check_count(n_steps, 'n_steps'),solver,rtol,atol; gap = (times-t0[:,None]).to(z0.dtype); past = gap<0
+    if not gap.isfinite().all(): raise ValueError(f"times of row {int((~gap.isfinite()).any(1).nonzero()[0])} are not all finite")
     z = _one_way(field, z0, gap.clamp(min=0), *args)
     if past.any(): z = torch.where(past[...,None], _one_way(lambda z: -field(z), z0, (-gap).clamp(min=0), *args), z)
     if check and not z.isfinite().all():
-        row = int((~z.isfinite()).flatten(1).any(1).nonzero()[0]); bad = times[row][~z[row].isfinite().all(-1)]
-        raise SolverError(f"the solution of row {row} is not finite at t={float(bad[(bad-t0[row]).abs().argmin()]):g}, from t0={float(t0[row]):g} on: the field diverges, or {n_steps} steps are too few for it")
+        row = int((~z.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise SolverError(f"the solution of row {row} is not finite {_breakdown(field, z0, gap, row, n_steps)}t0={float(t0[row]):g}: the field diverges, or {n_steps} steps are too few for it")
     return z
+
+@torch.no_grad()
+def _breakdown(field, z0, gap, row, n_steps):
+    "Where the first state of a row that is not finite lies, in words"
+    for sign,g in ((1,gap.clamp(min=0)),(-1,(-gap).clamp(min=0))):
+        span = g.max(1).values; bad = (~rk4(lambda z: sign*field(z), z0, span, n_steps)[0][row].isfinite().all(-1)).nonzero().flatten()
+        if len(bad): return f"from {float(span[row])*int(bad[0])/n_steps:.3g} {'after' if sign>0 else 'before'} "
+    return "somewhere from "
 
 def solver_error(field, z0, t0, times, n_steps=24):
     "How far off `solve` with n_steps RK4 steps is, at most, in each row, (B,): from the difference to twice as many steps (Richardson)"
     with torch.no_grad(): a,b = (solve(field, z0, t0, times, n, check=False) for n in (n_steps, 2*n_steps))
     return (a-b).abs().amax((1,2))*16/15
 
-# %% ../nbs/06_ode.ipynb #f07de407
+# %% ../nbs/06_ode.ipynb #b1210d34
 class ContinuousModel(SequenceModel):
     "A model in continuous time: its public functions take times t, (B, T), or (T,) for all rows alike; regular steps 0, 1, ... without"
     any_order = False  # May forecasts be asked for at times before the last observation?
     def __init__(self,
                  x_dim:int,      # Channels C
-                 t_scale=None,   # Length of a typical series, in the user's unit of time; None: 1, until `seq_learner` takes it from the data
+                 t_scale=None,   # Unit of the model's clock, in the user's unit of time; None: 1, until `seq_learner` sets it to the longest training window
                 ):
-        super().__init__(x_dim); self.own_clock = t_scale is not None
-        self.register_buffer('t_scale', torch.tensor(1., dtype=torch.float64)); self.set_clock(t_scale if self.own_clock else 1.)
+        super().__init__(x_dim)
+        self.register_buffer('t_scale', torch.tensor(1., dtype=torch.float64)); self.set_clock(1. if t_scale is None else t_scale); self.own_clock = t_scale is not None
 
     def set_clock(self, t_scale):
-        "Measure time in units of `t_scale`. Raises ValueError unless it is positive"
+        "Measure time in units of `t_scale`, whatever the training data say. Raises ValueError unless it is positive"
         if not (math.isfinite(t_scale) and t_scale>0): raise ValueError(f"t_scale is positive, got {t_scale}")
-        self.t_scale.fill_(t_scale); return self
+        self.t_scale.fill_(t_scale); self.own_clock = True; return self
 
     def as_inputs(self, u): return u
     def prepare_u(self, u, batch, steps):
@@ -106,11 +116,12 @@ class ContinuousModel(SequenceModel):
         if u.shape!=(batch,steps,1): raise ValueError(f"the clock must have shape ({batch}, {steps}, 1), got {tuple(u.shape)}")
         return u
 
-# %% ../nbs/06_ode.ipynb #61fdc545
+# %% ../nbs/06_ode.ipynb #84a79376
 def as_times(t,               # Times, (B, T) or (T,): tensor, array or list
              shape,           # (B, T)
              real=None,       # True where a time must be right, (B, T); None: everywhere
              ordered=True,    # Must they increase?
+             asked=False,     # Are times behind a row's end asked about? Then they increase, or repeat the last one as padding does
              name='t',        # How messages call them
              device=None):
     "Times as float64, (B, T); behind a row's end what does not increase is replaced by the last time. Raises ValueError, naming row and step, for times that do not increase or are not finite"
@@ -121,20 +132,22 @@ def as_times(t,               # Times, (B, T) or (T,): tensor, array or list
     if bad.any(): b,i = bad.nonzero()[0].tolist(); raise ValueError(f"{name} of row {b} is {float(t[b,i])} at step {i}: times are finite numbers")
     if not ordered: return t
     bad = real[:,1:] & ~(t.diff(dim=1)>0)
+    if asked: bad = bad | ~(t.diff(dim=1)>=0)
     if bad.any():
         b,i = bad.nonzero()[0].tolist(); a,c = float(t[b,i]),float(t[b,i+1])
-        raise ValueError(f"{name} of row {b} does not increase at step {i+1}: {c:g} after {a:g}" + (": put what was measured at the same time into one step" if a==c else ""))
-    return torch.where(t.isfinite(), t, -math.inf).cummax(1).values
+        raise ValueError(f"{name} of row {b} does not increase at step {i+1}: {c:.12g} after {a:.12g}" + (": put what was measured at the same time into one step" if a==c else ""))
+    t = torch.where(t.isfinite(), t, -math.inf).cummax(1).values
+    return torch.where(t.isfinite(), t, 0.)                          # a row without any time
 
-# %% ../nbs/06_ode.ipynb #603ff112
+# %% ../nbs/06_ode.ipynb #660d8aea
 @patch
-def inputs(self:ContinuousModel, x, u=None, t=None, mask=None):
-    "The clock of each step, (B, T, 1), from the times t. Raises ValueError for times that do not increase, and for known inputs, which these models do not have"
-    if u is not None and t is not None: raise ValueError(f"{type(self).__name__} has no known inputs u")
-    if t is None: return u
+def inputs(self:ContinuousModel, x, u=None, t=None, mask=None, asked=False):
+    "The clock of each step, (B, T, 1), from the times t; None without. Raises ValueError for times that do not increase, and for known inputs, which these models do not have"
+    if u is not None: raise ValueError(f"{type(self).__name__} has no known inputs u")
+    if t is None: return None
     x = self.as_batch(x); shape = x.shape[:2]
     real = None if mask is None else observed_span(expand_mask(torch.as_tensor(mask, device=self.device), x.shape))
-    t = as_times(t, shape, real, device=self.device)
+    t = as_times(t, shape, real, asked=asked, device=self.device)
     return ((t-t[:,:1])/self.t_scale).to(self.x_loc.dtype)[...,None]
 
 def shift_clock(u, mask, whole=False):
@@ -144,11 +157,11 @@ def shift_clock(u, mask, whole=False):
     if not whole: last = observed_span(mask).sum(1).clamp(min=1)-1; u = torch.minimum(u, u[rows,last][:,None])
     return u-u[rows,first][:,None]
 
-# %% ../nbs/06_ode.ipynb #52f6ad56
+# %% ../nbs/06_ode.ipynb #6662be0c
 @patch
 def encode(self:ContinuousModel, x, u=None, mask=None, t=None): "See `SequenceModel.encode`; `t`: times (B, T)"; return SequenceModel.encode(self, x, self.inputs(x, u, t, mask), mask)
 @patch
-def reconstruct(self:ContinuousModel, x, n_samples=100, u=None, mask=None, seed=None, t=None): "See `SequenceModel.reconstruct`; `t`: times (B, T)"; return SequenceModel.reconstruct(self, x, n_samples, self.inputs(x, u, t, mask), mask, seed)
+def reconstruct(self:ContinuousModel, x, n_samples=100, u=None, mask=None, seed=None, t=None): "See `SequenceModel.reconstruct`; `t`: times (B, T)"; return SequenceModel.reconstruct(self, x, n_samples, self.inputs(x, u, t, mask, asked=True), mask, seed)
 @patch
 def predict_next(self:ContinuousModel, x, u=None, mask=None, t=None): "See `SequenceModel.predict_next`; `t`: times (B, T)"; return SequenceModel.predict_next(self, x, self.inputs(x, u, t, mask), mask)
 @patch
@@ -159,7 +172,7 @@ def log_likelihood(self:ContinuousModel, x, n_samples=1, u=None, mask=None, seed
 @patch
 def impute(self:ContinuousModel, x, mask=None, n_samples=100, u=None, n_paths=None, lag=5, seed=None, t=None):
     "See `SequenceModel.impute`; `t`: times (B, T), also of steps at which nothing was observed"
-    x = self.as_batch(x); mask = ~torch.isnan(x) if mask is None else mask; u = self.inputs(x, u, t, mask)
+    x = self.as_batch(x); mask = ~torch.isnan(x) if mask is None else mask; u = self.inputs(x, u, t, mask, asked=True)
     return SequenceModel.impute(self, x, mask, n_samples, self.prepare_u(u, *x.shape[:2]), n_paths, lag, seed)
 
 # %% ../nbs/06_ode.ipynb #e8f764cc
@@ -230,7 +243,7 @@ def reading_order(mask:Tensor, # True = observed, (B, T, C)
 
 def _take(v, order): return v.gather(1, order[...,None].expand(-1, -1, v.shape[-1]))
 
-# %% ../nbs/06_ode.ipynb #6dfd822f
+# %% ../nbs/06_ode.ipynb #94bd96e7
 class ODERecurrence(nn.Module):
     "A GRU whose hidden state moves along an ODE between observations (Rubanova et al. 2019, algorithm 1), each row on its own clock"
     def __init__(self,
@@ -247,7 +260,7 @@ class ODERecurrence(nn.Module):
         "h after time `gap`, (B,): midpoint steps, as many as the widest gap needs"
         widest = float(gap.max()) if len(gap) else 0.
         if widest==0: return h
-        if not widest<=1000: raise ValueError(f"two observations lie {widest:.3g} times t_scale apart: set t_scale to the length of a typical series (`seq_learner` does)")
+        if not widest<=1000: raise ValueError(f"two observations lie {widest:.3g} times t_scale apart: set t_scale to the length of a series (`seq_learner` does)")
         n = math.ceil(widest/self.max_step-1e-9); dt = (gap/n)[:,None]
         for _ in range(n): h = h+dt*self.field(h+dt/2*self.field(h))
         return h
@@ -273,7 +286,7 @@ def forward(self:ODERecurrence,
         h = torch.where(r[:,None], self.read(w, h), h); after.append(h)
     return torch.stack(before, 1),torch.stack(after, 1)
 
-# %% ../nbs/06_ode.ipynb #08543063
+# %% ../nbs/06_ode.ipynb #59f2b23f
 class Field(nn.Module):
     "dz/dt = speed * limit * tanh(MLP(z)/limit), with time in units of t_scale. At its first weights an MLP is slow, while a path should be able to cross the prior within a series; and no path should leave for infinity"
     def __init__(self, *sizes, speed=3., limit=10.): super().__init__(); self.net,self.speed,self.limit = MLP(*sizes),speed,limit
@@ -292,7 +305,7 @@ class LatentODE(ContinuousModel, SequenceVAE):
                  n_steps=24,      # RK4 steps to a row's furthest time, per t_scale and at least
                  n_layers=2,      # Hidden layers of the field
                  solver='rk4',    # Or a method of torchdiffeq, such as 'dopri5'
-                 t_scale=None,    # Length of a typical series, in the user's unit of time; None: `seq_learner` takes it from the data
+                 t_scale=None,    # Unit of the model's clock, in the user's unit of time; None: the longest training window, by `seq_learner`
                  emission_kwargs=None, # Passed to the head
                 ):
         super().__init__(x_dim, t_scale); self.z_dim,self.n_steps,self.solver,self.events = check_count(z_dim, 'z_dim'),check_count(n_steps, 'n_steps'),solver,events
@@ -305,7 +318,7 @@ class LatentODE(ContinuousModel, SequenceVAE):
         with torch.no_grad(): self.to_q.net[-1].weight[z_dim:].zero_(); self.to_q.net[-1].bias[z_dim:].fill_(-4)      # narrow posteriors to begin with
         if events: self.rate = nn.Linear(h_dim, x_dim)
 
-# %% ../nbs/06_ode.ipynb #590b937d
+# %% ../nbs/06_ode.ipynb #57520c1c
 @patch
 def hidden(self:LatentODE, x, mask, u):
     "What the encoder knows after each observation it reads, last one first: hidden states (B, N, H), their steps (B, N), which exist (B, N)"
@@ -332,9 +345,13 @@ def path(self:LatentODE,
          u,  # Clock, (B, T): time since then in units of `t_scale`, of either sign
         ):   # (B, T, Z)
     "The states at other times. Raises `SolverError` outside training; within it, `SkipNonFinite` skips the step"
-    far = float(u.abs().max()); n = self.n_steps*max(1, math.ceil(min(far, 1001)-1e-6))
-    if not far<=1000: raise ValueError(f"times reach {far:.3g} times t_scale={float(self.t_scale):g} away from the first observation: set t_scale to the length of a typical series (`seq_learner` does)")
-    return solve(self.field, z, z.new_zeros(len(z)), u, n, self.solver, check=not self.training)
+    return solve(self.field, z, z.new_zeros(len(z)), u, self._steps(u), self.solver, check=not self.training)
+
+@patch
+def _steps(self:LatentODE, u):
+    far = float(u.abs().max())
+    if not far<=1000: raise ValueError(f"times reach {far:.3g} times t_scale={float(self.t_scale):g} away from the first observation: set t_scale to the length of a series (`seq_learner` does)")
+    return self.n_steps*max(1, math.ceil(far-1e-6))
 
 @patch
 def given(self:LatentODE, z, x, u=None): "p(x_t | z) for a clock u that starts at z, batch shape (B, T)"; return self.emission(self.decoder(self.path(z, u[...,0])))
@@ -390,7 +407,7 @@ def restart(self:LatentODE, out, x, mask=None, share=.7):
     nll = -log_prob(px, x, m & (torch.arange(T, device=x.device)>=k[:,None])[...,None]).sum(1)
     return nll+kl_latents(q, self.prior_z(B)).sum(-1)
 
-# %% ../nbs/06_ode.ipynb #fd55a519
+# %% ../nbs/06_ode.ipynb #ff29e192
 @patch
 def _continue(self:LatentODE, x, horizon, n, u, mask, ends, feedback):
     "`forecast` on prepared inputs: the paths of n draws of z at the times asked for"
@@ -399,6 +416,13 @@ def _continue(self:LatentODE, x, horizon, n, u, mask, ends, feedback):
     when = u.gather(1, (ends[:,None]+torch.arange(horizon, device=x.device))[...,None])-u[rows,first][:,None]
     s = self.given(z, None, when.repeat_interleave(n, 0)).sample().to(self.x_loc.dtype)
     return self.emission.restore(s, self.x_loc, self.x_scale).unflatten(0, (len(x),n)).transpose(0, 1)
+
+def _sample_times(n, length, t):
+    "Times of n series, (n, T)"
+    if t is None: t = torch.arange(check_count(length, 'length'))
+    t = torch.atleast_1d(torch.as_tensor(t, dtype=torch.float64))
+    if length is not None and t.shape[-1]!=length: raise ValueError(f"{t.shape[-1]} times for a length of {length}: pass one of the two")
+    return as_times(t, (check_count(n, 'n'),t.shape[-1]))
 
 @patch
 @torch.no_grad()
@@ -409,14 +433,13 @@ def sample(self:LatentODE, n:int, length:int=None,
           )->Tensor:       # (n, T, C), the user's units
     "Series from the prior, or through given states. Raises ValueError for counts and shapes that do not fit"
     if u is not None or state is not None or warmup is not None: raise ValueError("one latent makes the whole sequence: u, state and warmup have no meaning here")
-    if t is None: t = torch.arange(check_count(length, 'length'))
-    t = torch.as_tensor(t, dtype=torch.float64); t = as_times(t, (check_count(n, 'n'),t.shape[-1]))
+    t = _sample_times(n, length, t)
     with fork_seed(seed):
         z = self.draw(self.prior_z(n)) if z is None else torch.as_tensor(z)
         if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")
         return self.decode(z, t-t[:,:1]).sample().to(self.x_loc.dtype)
 
-# %% ../nbs/06_ode.ipynb #66735f5b
+# %% ../nbs/06_ode.ipynb #715c6193
 @patch
 def init_state(self:LatentODE, batch):
     x = self.x_loc.new_zeros(batch, 0, self.x_dim)
@@ -428,7 +451,7 @@ def emit(self:LatentODE, s, z, u): return self.emission(self.decoder(self.path(s
 @patch
 def advance(self:LatentODE, s, x, m, z, u):
     "Remember what was observed; draw z anew for the rows that have seen something new"
-    if x.shape[-1]!=self.x_dim: x = x.unflatten(-1, (self.x_dim,-1)).argmax(-1).to(self.x_loc)      # one-hot to level
+    x = self.emission.unfeed(x)
     new = {k:torch.cat([s[k], v[:,None]], 1) for k,v in (('x',x),('m',m),('t',u))}; got = m.any(1)[:,None]
     if got.any():
         drawn = self.draw_z(new['x'], new['m'], u=new['t'])[:,0]
@@ -443,7 +466,7 @@ def rollout(self:LatentODE, s, horizon, u=None, feedback='mean', z=None):
     out.x = out.px.sample().to(self.x_loc.dtype)
     return out
 
-# %% ../nbs/06_ode.ipynb #aad53c45
+# %% ../nbs/06_ode.ipynb #322673f1
 class ODERNN(ContinuousModel):
     "p(x_i | x_<i) from a hidden state that moves along an ODE between observations and jumps at them (Rubanova et al. 2019, algorithm 1)"
     def __init__(self,
@@ -451,7 +474,7 @@ class ODERNN(ContinuousModel):
                  h_dim:int=64,    # Width of the hidden state H
                  emission='normal', # Any head of `seqvae.core.EMISSIONS`
                  max_step=.05,    # Largest step of the solver, in units of t_scale
-                 t_scale=None,    # Length of a typical series, in the user's unit of time; None: `seq_learner` takes it from the data
+                 t_scale=None,    # Unit of the model's clock, in the user's unit of time; None: the longest training window, by `seq_learner`
                  emission_kwargs=None, # Passed to the head
                 ):
         super().__init__(x_dim, t_scale)
@@ -473,7 +496,7 @@ class ODERNN(ContinuousModel):
         last = torch.where(m, x, s['last']) if x.shape[-1]==self.x_dim else s['last']
         return dict(h=torch.where(got, read, h), last=last, when=torch.where(m, u, s['when']), t=u, seen=s['seen'] | got)
 
-# %% ../nbs/06_ode.ipynb #8285b012
+# %% ../nbs/06_ode.ipynb #d3559716
 @patch
 def unroll(self:ODERNN, x, u=None, mask=None, whole=False):
     "All steps in one pass"
@@ -484,7 +507,7 @@ def unroll(self:ODERNN, x, u=None, mask=None, whole=False):
     shift = lambda v, first: torch.cat([first[:,None], v], 1)
     steps = torch.arange(1, x.shape[1]+1, device=x.device)[:,None]; latest = torch.where(m, steps, 0).cummax(1).values                       # 0: never yet
     of_last = lambda v, none: shift(v, none).gather(1, shift(latest, latest[:,0]*0)); when = of_last(u[...,None].expand_as(x), s['when'])
-    last = of_last(x, s['last']) if feed.shape[-1]==self.x_dim else s['last'][:,None].expand(-1, x.shape[1]+1, -1)
+    last = of_last(feed, s['last']) if feed.shape[-1]==self.x_dim else s['last'][:,None].expand(-1, x.shape[1]+1, -1)
     state = dict(h=shift(after, s['h']), last=last, when=when, t=shift(u[...,None], s['t']), seen=shift((real.cumsum(1)>0)[...,None], s['seen']))
     return SeqOutput(self.read_off(before, last[:,:-1], when[:,:-1], u[...,None]), state=state)
 
@@ -508,15 +531,14 @@ def _continue(self:ODERNN, x, horizon, n, u, mask, ends, feedback):
     s = self.rollout({k:rep(v[rows,ends]) for k,v in state.items()}, horizon, rep(u.gather(1, idx)), feedback).x
     return self.emission.restore(s, self.x_loc, self.x_scale).unflatten(0, (B,n)).transpose(0, 1)
 
-# %% ../nbs/06_ode.ipynb #08db7a37
+# %% ../nbs/06_ode.ipynb #4ccebe96
 @patch
 @torch.no_grad()
 def sample(self:ODERNN, n:int, length:int=None, u=None, z=None, state=None, warmup=None, seed=None,
            t=None, # Times, (n, T), or (T,) for all alike; regular steps without
           )->Tensor: # (n, T, C), the user's units
     "Generate from nothing. Raises ValueError as `SequenceModel.sample`"
-    if t is None: t = torch.arange(check_count(length, 'length'))
-    t = torch.as_tensor(t, dtype=torch.float64); t = as_times(t, (check_count(n, 'n'),t.shape[-1]), device=self.device)
+    t = _sample_times(n, length, t).to(self.device)
     return SequenceModel.sample(self, n, t.shape[1], ((t-t[:,:1])/self.t_scale).to(self.x_loc.dtype)[...,None], z, state, warmup, seed)
 
 # %% ../nbs/06_ode.ipynb #067f60bf
@@ -528,7 +550,7 @@ def poisson_log_likelihood(log_rate:Tensor,  # log lambda at the events, (..., N
     if not (integral.isfinite() & (integral>=0)).all(): raise ValueError("the integral of a rate is finite and not negative: rates are not negative")
     return (log_rate if mask is None else torch.where(mask, log_rate, 0.)).sum(-2)-integral
 
-# %% ../nbs/06_ode.ipynb #453c6299
+# %% ../nbs/06_ode.ipynb #e6b03e78
 @patch
 def log_rate(self:LatentODE, z):
     "log of the rate at which each channel is measured, per unit of t_scale, (..., C), for states z (..., Z). Raises ValueError for a model built without events"
@@ -539,10 +561,16 @@ def log_rate(self:LatentODE, z):
 def _path_and_arrivals(self:LatentODE, z, clock, mask):
     "States (B, T, Z), and log p of the measurements' times, (B, T): at each step the events there, minus the integral since the step before"
     Z = self.z_dim; field = lambda s: torch.cat([self.field(s[:,:Z]), self.log_rate(s[:,:Z]).exp().sum(1, keepdim=True)], 1)
-    n = self.n_steps*max(1, math.ceil(min(float(clock.abs().max()), 1000)-1e-6))
-    s = solve(field, torch.cat([z, z.new_zeros(len(z),1)], 1), z.new_zeros(len(z)), clock, n, self.solver, check=not self.training)
+    s = solve(field, torch.cat([z, z.new_zeros(len(z),1)], 1), z.new_zeros(len(z)), clock, self._steps(clock), self.solver, check=not self.training)
     log_rate = self.log_rate(s[...,:Z])-math.log(float(self.t_scale)); new = mask & (clock>0)[...,None]
     return s[...,:Z],torch.where(new, log_rate, 0.).sum(-1)-F.pad(s[...,Z].clamp(min=0).diff(dim=1), (1,0))
+
+@patch
+def score(self:LatentODE, z, x, u, m):
+    "log p(what is known | z), (B,): values, and for a model of events also when they came"
+    if not self.events: return SequenceVAE.score(self, z, x, u, m)
+    zs,arrivals = self._path_and_arrivals(z, u[...,0], torch.ones_like(x, dtype=torch.bool) if m is None else m)
+    return log_prob(self.emission(self.decoder(zs)), x, m).sum(1)+arrivals.sum(1)
 
 @patch
 def intensity(self:LatentODE,
@@ -554,7 +582,7 @@ def intensity(self:LatentODE,
     t = as_times(t, (len(z),t.shape[-1]), ordered=False, device=self.device)
     return self.log_rate(self.path(z, (t/self.t_scale).to(z))).exp()/self.t_scale.to(z)
 
-# %% ../nbs/06_ode.ipynb #673b61fe
+# %% ../nbs/06_ode.ipynb #0718e2de
 class RateODE(nn.Module):
     "log of the rate of a Poisson process over a window [0, 1] from the state of an ODE: M members with weights of their own, as rows of one tensor"
     def __init__(self,
@@ -570,7 +598,7 @@ class RateODE(nn.Module):
             rand = lambda *shape, scale=1.: nn.Parameter(scale*torch.randn(M, *shape))
             self.z0,self.v,self.w_in,self.b_in,self.w_time,self.w_out = rand(1,Z, scale=.5),rand(Z,1, scale=Z**-.5),rand(Z,H, scale=Z**-.5),rand(1,H),rand(1,H, scale=2.),rand(H,Z, scale=.1*H**-.5)
         self.b_out,self.b = nn.Parameter(torch.zeros(M,1,Z)),nn.Parameter(torch.as_tensor(base, dtype=torch.float32).expand(M).reshape(M,1,1)-(self.z0@self.v).detach())
-        x,w = np.polynomial.legendre.leggauss(4); self.nodes,self.weights = torch.as_tensor((x+1)/2, dtype=torch.float32),torch.as_tensor(w/2, dtype=torch.float32)
+        for k,v in zip(('nodes','weights'), np.polynomial.legendre.leggauss(4)): self.register_buffer(k, torch.as_tensor((v+1)/2 if k=='nodes' else v/2, dtype=torch.float32), persistent=False)
 
     def field(self, state):
         "Time derivative of (z, s), (M, Z+1)"
@@ -585,13 +613,13 @@ class RateODE(nn.Module):
 
     def part(self, rows):
         "Some of the members, a slice, as a model of their own"
-        out = RateODE(len(self.z0[rows]), 0., *self.sizes, self.n_steps); out.load_state_dict({k:v[rows].clone() for k,v in self.state_dict().items()}); return out
+        out = RateODE(len(self.z0[rows]), 0., *self.sizes, self.n_steps); out.load_state_dict({k:v[rows].clone() for k,v in self.state_dict().items()}); return out.to(self.z0)
 
-# %% ../nbs/06_ode.ipynb #c3184f36
+# %% ../nbs/06_ode.ipynb #a1a03df6
 @patch
 def quadrature(self:RateODE):
     "Places (4 n_steps,) and weights of the integral over [0, 1]: Gauss-Legendre within each step"
-    n = self.n_steps; return ((torch.arange(n)[:,None]+self.nodes)/n).flatten(),self.weights.repeat(n)/n
+    n = self.n_steps; return ((torch.arange(n, device=self.nodes.device)[:,None]+self.nodes)/n).flatten(),self.weights.repeat(n)/n
 
 @patch
 @torch.no_grad()

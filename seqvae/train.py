@@ -134,7 +134,7 @@ class TCLoss(Loss):
         self.total_correlation = total_correlation(out.z, out.qz, self.estimator) if len(out.z)>1 else 0.*loss     # of a single sequence there is none
         return loss + self.beta*self.tc*self.total_correlation*len(out.z)/self.n
 
-# %% ../nbs/05_train.ipynb #488a5142
+# %% ../nbs/05_train.ipynb #e66b122a
 class Overshooting(Callback):
     "Add the loss of rollouts from random steps: -log mean_k p(x_cut+1..cut+H | path k), per step"
     run_valid = False
@@ -147,6 +147,8 @@ class Overshooting(Callback):
                  grow=0.4,      # Share of training over which the horizon grows to H
                 ):
         check_count(horizon, 'horizon'); check_count(n_paths, 'n_paths'); store_attr()
+    def before_fit(self):
+        if hasattr(self.model, 'set_clock'): raise ValueError(f"Overshooting rolls on in steps, and a {type(self.model).__name__} has none: `Consistency` is what the latent ODE has instead")
     def after_loss(self):
         H = round(min(self.horizon, 5+(self.horizon-5)*self.pct_train/self.grow)) if self.grow else self.horizon
         self.rollout_loss = rollout_loss(self.model, self.learn.pred, self.xb, self.yb, max(1, H), self.n_paths, self.rows or max(1, len(self.yb[0])//2), self.min_context)
@@ -416,12 +418,12 @@ def resume(self:Checkpoint):
     if s['rng']['cuda']: torch.cuda.set_rng_state_all(s['rng']['cuda'])
     for dl,state in zip(self.dls, s['rng']['dls']): dl.rng.setstate(tup(state))
 
-# %% ../nbs/05_train.ipynb #7909632d
-def _set_clock(model, series):
-    "Tell a model in continuous time how long the longest series is, unless it was built with a time scale of its own"
+# %% ../nbs/05_train.ipynb #ee7ae9bb
+def _set_clock(model, dataset):
+    "Tell a model in continuous time how long the longest window of its training data is, unless it has been told a time scale"
     if model.own_clock: return
-    span = (series.lengths.max()-1 if series.t is None else max(series.times(i)[-1]-series.times(i)[0] for i in range(len(series))))
-    model.set_clock(float(span) or 1.)
+    _,start,length = dataset.place(np.arange(len(dataset))); t = dataset.series.t
+    model.set_clock(float((length-1).max() if t is None else (t[start+length-1]-t[start]).max()) or 1.); model.own_clock = False
 
 def seq_learner(dls,          # `SeqDataLoaders`
                 model,        # Any model that returns a `SeqOutput`
@@ -434,7 +436,7 @@ def seq_learner(dls,          # `SeqDataLoaders`
     "A fastai Learner that shows the parts of the loss, validates with the same noise every time, clips gradients, skips non-finite steps, and tells the model the scale of its data"
     if dls.train_ds.series.x_dim!=model.x_dim: raise ValueError(f"the data have {dls.train_ds.series.x_dim} channels, the model was built for {model.x_dim}")
     if dls.train_ds.series.u_dim!=model.u_dim: raise ValueError(f"the data have {dls.train_ds.series.u_dim} known inputs, the model was built with u_dim={model.u_dim}")
-    if hasattr(model, 'set_clock'): _set_clock(model, dls.train_ds.series)
+    if hasattr(model, 'set_clock'): _set_clock(model, dls.train_ds)
     elif dls.train_ds.series.t is not None: raise ValueError(f"the data have times of their own, for which a {type(model).__name__} has no use: take a model of `seqvae.ode`, or leave the times out")
     if dls.normalizer is not None: model.set_scale(dls.normalizer.loc, dls.normalizer.scale, *([] if dls.u_normalizer is None else [dls.u_normalizer.loc, dls.u_normalizer.scale]))
     cbs = [cbs] if isinstance(cbs, Callback) else list(cbs or [])
@@ -484,7 +486,7 @@ def cut_inputs(series, horizon):
     "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without"
     return None if series.u is None else torch.nan_to_num(known_set(series).padded())
 
-# %% ../nbs/05_train.ipynb #92ed828b
+# %% ../nbs/05_train.ipynb #fb1b210b
 @torch.no_grad()
 def latent_use(model,          # A SequenceModel
                x,              # Series, (B, T, C)
@@ -493,10 +495,11 @@ def latent_use(model,          # A SequenceModel
                threshold=0.01, # An active latent carries more nats a step
                t=None,         # Times of irregular series, (B, T)
               )->dict:
-    "ELBO, -E_q log p(x|z) (`nll`) and KL in nats per step, of which there are `steps`; latents with more than `threshold` nats a step, and the KL of each; nll with the latents of other series (NaN for a single one)"
+    "ELBO, -E_q log p(x|z) (`nll`; of the values, where a model describes their times too) and KL in nats per step, of which there are `steps`; latents with more than `threshold` nats a step, and the KL of each; nll with the latents of other series (NaN for a single one)"
     x = model.as_batch(x); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
     u = model.inputs(x, u, t, mask); out,loss = model.forward_once(x, u, mask),Loss(); loss(out, x, mask)
     res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll), kl_latents=None, steps=loss.n)
+    if out.arrivals is not None: res['nll'] = res['nll_shuffled'] = float(loss.nll+out.arrivals.sum()/loss.n)              # of the values alone, so that the two compare
     if loss.kl is None: return res
     B,T,_ = x.shape; cut = lambda v: v[:,out.start:].flatten(0,1)
     px = model.to_units(model.emit_with(out, out.z.roll(max(1, B//2), 0), None if u is None else model.prepare_u(u, B, T), mask))
