@@ -1,6 +1,6 @@
 """All measured claims: speed ratios, then accuracy over three data seeds (some five hours on two cores with all data sets), summed up as medians with their range.
 
-    python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--spivae PYTHON] [--music FOLDER] [--fsdd FOLDER] [--results FILE]      # run; JSON lines are added to FILE
+    python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--spivae PYTHON] [--music FOLDER] [--fsdd FOLDER] [--physionet FOLDER] [--coal FOLDER] [--quakes FOLDER] [--results FILE]      # run; JSON lines are added to FILE
     python benchmarks/run.py --summary FILE                          # sum up what is there
 """
 import argparse, json, os, statistics, subprocess, sys
@@ -35,6 +35,7 @@ def summary(rows):
     rs = [r for r in rows if r.get('set')=='diffusion' and 'seed' in r]
     if rs: diffusion_summary(rs)
     rul_summary([r for r in rows if r.get('task')=='rul'])
+    ode_summary(rows)
     for name,flat in (('jsb',lambda r: r), ('fsdd',lambda r: {f'{task} {m}':v for task in ('waves','spectra') for m,v in r.get(task, {}).items()})):
         rs = [r for r in rows if r.get('set')==name and r['part']=='test']
         if rs: family_summary(name, [flat(r) for r in rs])
@@ -59,6 +60,25 @@ def rul_summary(rows):
             if cpu and part!='all': line.append(f"CPU-s {show(cpu, '{:.0f}')}")
             print(f"  {m:14} {', '.join(line)}   {len(have)} seed{'s' if len(have)>1 else ''}")
 
+def ode_summary(rows):
+    "Continuous time: spirals, PhysioNet, rates of events, speed"
+    for n in (100,50,30):
+        rs = [r for r in rows if r.get('task')=='spirals' and r['n_obs']==n and r['part']=='test']
+        if rs: print(f"\nspirals, {n} measurements, RMSE on clean points, {len(rs)} seeds: median (range)\n  " + ', '.join(f"{label} {spread([r[k] for r in rs], '{:.3f}')}" for k,label in dict(after='100 steps after', within='within the window', median_series='median series, after', oracle='oracle, after', cover50='50 % interval holds', cover90='90 % interval holds').items()) + f", CPU-s {spread([r['cpu_s'] for r in rs], '{:.0f}')}")
+    for what,label in dict(reconstruct='all measurements through one latent (interpolation in the published sense)', ahead='one step ahead').items():
+        rs = [r for r in rows if r.get('task')=='physionet' and r['what']==what and r['part']=='test']
+        if rs:
+            print(f"\nPhysioNet 2012, {label}, MSE x 1000: published measure on [0, 1], the same divided by the maximum as in the published code, pooled; {len(rs)} seeds, CPU-s {spread([r['cpu_s'] for r in rs], '{:.0f}')}")
+            for m in [k for k in rs[0] if isinstance(rs[0][k], dict)]: print(f"  {m:18} " + ', '.join(f"{k} {spread([r[m][k] for r in rs], '{:.2f}')}" for k in ('published','by_max','pooled')))
+    rs = [r for r in rows if r.get('task')=='events']
+    if rs:
+        print(f"\nrates of events, {len(rs)} seeds of fitting: log-likelihood in nats")
+        for d,keys in (('coal',('ode','change','constant','p','cpu_s')),('coal held out',('ode','change','constant','over_change','over_change_sd','wins','ode p>0.05','change p>0.05','constant p>0.05')),('coal held out, 100 splits',('ode','change','constant','over_change','over_change_sd','wins','ode p>0.05'))):
+            if d in rs[0]: print(f"  {d:26} " + ', '.join(f"{k} {spread([r[d][k] for r in rs])}" for k in keys))
+        for k in rs[0]['known']: print(f"  {'known rate, '+k:26} relative error {spread([r['known'][k]['error'] for r in rs])}, inside the 90 % band {spread([r['known'][k]['inside'] for r in rs])}")
+        for d in ('global M7','Parkfield M2'): print(f"  {d:26} " + ', '.join(f"{k} {spread([r[d][k] for r in rs])}" for k in ('ode','constant','p','p_constant')) + ", held out " + ', '.join(f"{k} {spread([r[d]['held_out'][k] for r in rs])}" for k in ('ode','change','constant')))
+    for r in [r for r in rows if r.get('task')=='ode_speed']: print('\ncontinuous time against the published ways, ratios of time:', json.dumps({k:v for k,v in r.items() if k!='task'}))
+
 def static_summary(rs):
     print(f"\nGaussian in two dimensions, {len(rs)} seeds of data and training")
     for k in rs[0]['gaussian']: print(f"  {k:34} {spread([r['gaussian'][k] for r in rs])}")
@@ -82,7 +102,7 @@ def diffusion_summary(rs):
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--sparc', default=os.environ.get('SEQVAE_SPARC')); p.add_argument('--spivae', default=os.environ.get('SEQVAE_SPIVAE'), help='interpreter of an environment that has the spivae package'); p.add_argument('--music', default=os.environ.get('SEQVAE_MUSIC')); p.add_argument('--fsdd', default=os.environ.get('SEQVAE_FSDD')); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
+    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--sparc', default=os.environ.get('SEQVAE_SPARC')); p.add_argument('--spivae', default=os.environ.get('SEQVAE_SPIVAE'), help='interpreter of an environment that has the spivae package'); p.add_argument('--music', default=os.environ.get('SEQVAE_MUSIC')); p.add_argument('--fsdd', default=os.environ.get('SEQVAE_FSDD')); p.add_argument('--physionet', default=os.environ.get('SEQVAE_PHYSIONET')); p.add_argument('--coal', default=os.environ.get('SEQVAE_COAL')); p.add_argument('--quakes', default=os.environ.get('SEQVAE_QUAKES')); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
     a = p.parse_args()
     if a.summary: summary([json.loads(l) for l in Path(a.summary).read_text().splitlines()]); sys.exit()
     subprocess.run([sys.executable, here/'speed.py'], check=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
@@ -94,6 +114,9 @@ if __name__=='__main__':
         jobs += [(here/'rul.py', a.cmapss, '--set', d, '--seed', s) for d in ('FD001','FD002','FD004') for s in range(3)]
         jobs += [(here/'rul.py', a.cmapss, '--part', 'valid', '--kinds', 'dvae,dvae chain,rnn,dvae feedback,rnn feedback', '--members', 1, '--seed', s) for s in range(3)]
     else: print('no C-MAPSS folder given (--cmapss or SEQVAE_CMAPSS): FD001 is left out')
+    jobs += [(here/'ode_speed.py',)]+[(here/'spirals.py', '--n_obs', n, '--seed', s) for n in (100,50,30) for s in range(3)]
+    if a.physionet: jobs += [(here/'physionet.py', a.physionet, '--task', t, '--seed', s) for t in ('reconstruct','ahead') for s in range(3)]
+    if a.coal and a.quakes: jobs += [(here/'events.py', a.coal, a.quakes, '--seed', s) for s in range(3)]
     if a.music: jobs += [(here/'music.py', a.music, '--seed', s) for s in range(3)]
     if a.fsdd: jobs += [(here/'speech.py', a.fsdd, '--seed', s) for s in range(3)]
     out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = []

@@ -233,7 +233,7 @@ def plot_lives(samples, # Draws of the remaining life at one cycle of each unit,
     ax.set(xlabel='unit, by true remaining life', ylabel='remaining life (cycles)'); ax.legend(fontsize=8, frameon=False)
     return ax
 
-# %% ../nbs/07_plot.ipynb #d3e345b5
+# %% ../nbs/07_plot.ipynb #0052ab9d
 def plot_rate(rate,          # Anything with `at(t)` and `band(t, level)`: what `seqvae.events.fit_rate` gives
               events=None,   # `Events` to count in bins
               level=0.9,     # Of the band
@@ -244,7 +244,7 @@ def plot_rate(rate,          # Anything with `at(t)` and `band(t, level)`: what 
     "The estimated rate with its band over a histogram of the events. Returns the axes"
     ax = plt.subplots(figsize=(7.5,3), layout='constrained')[1] if ax is None else ax; t = np.linspace(rate.start, rate.end, 500); lo,hi = rate.band(t, level)
     if events is not None:
-        n,edges = np.histogram(np.concatenate(events.times), bins, (rate.start, rate.end)); ax.stairs(n/np.diff(edges)/len(events), edges+shift, fill=True, color='.9', label='events, counted')
-    ax.fill_between(t+shift, lo, hi, color=_lighter('C0', .6), lw=0, label=label or f'{100*level:g} % band'); ax.plot(t+shift, rate.at(t), color='C0', lw=1.6)
+        n,edges = np.histogram(np.concatenate(events.times), bins, (rate.start, rate.end)); ax.stairs(n/np.diff(edges)/len(events), edges+shift, fill=True, color='.87', label='events, counted')
+    ax.fill_between(t+shift, lo, hi, color='C0', alpha=.35, lw=0, label=label or f'{100*level:g} % band'); ax.plot(t+shift, rate.at(t), color='C0', lw=1.6, label='estimate')
     unit = getattr(events, 'unit', ''); ax.set(xlabel='year' if unit=='years' else 'time', ylabel='events a year' if unit=='years' else 'rate', ylim=(0, None))
     return ax
