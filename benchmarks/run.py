@@ -1,4 +1,4 @@
-"""All measured claims: speed ratios, then accuracy over three data seeds (some five hours on two cores with all data sets), summed up as medians with their range.
+"""All measured claims: speed ratios, then accuracy over three data seeds (some seven hours on two cores with all data sets), summed up as medians with their range.
 
     python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--spivae PYTHON] [--music FOLDER] [--fsdd FOLDER] [--physionet FOLDER] [--coal FOLDER] [--quakes FOLDER] [--results FILE]      # run; JSON lines are added to FILE
     python benchmarks/run.py --summary FILE                          # sum up what is there
