@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['Rate', 'constant_rate', 'change_point', 'RateLoss', 'EnsembleRate', 'fit_rates', 'fit_rate']
 
-# %% ../nbs/12_events.ipynb #a686b958
+# %% ../nbs/12_events.ipynb #e5a7493e
 from copy import deepcopy
 import numpy as np, torch
 from scipy.stats import kstest, norm
-from torch import Tensor
 from fastai.basics import Adam, DataLoaders, Learner
 from fastai.callback.all import ProgressCallback  # gives Learner its no_bar
-from fastcore.basics import patch
 from .core import check_count
 from .data import Events
 from .ode import RateODE

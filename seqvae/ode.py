@@ -7,13 +7,13 @@ __all__ = ['rk4', 'dense_output', 'SolverError', 'solve', 'solver_error', 'Conti
            'reading_order', 'ODERecurrence', 'Field', 'LatentODE', 'ODERNN', 'poisson_log_likelihood', 'RateODE',
            'channel_mse']
 
-# %% ../nbs/06_ode.ipynb #b32c0cc6
+# %% ../nbs/06_ode.ipynb #9931bb14
 import math
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from fastcore.basics import patch
-from .core import (Forecast, SeqOutput, SequenceModel, as_series, bound_logvar, check_count, diag_normal, expand_mask, fork_seed,
-    kl_latents, log_prob, make_emission, observed_span, where_normal)
+from .core import (Forecast, SeqOutput, SequenceModel, check_count, expand_mask, fork_seed, kl_latents, log_prob, make_emission,
+    observed_span, where_normal)
 from .models import MLP, GaussianMLP, SequenceVAE
 
 # %% ../nbs/06_ode.ipynb #3291cfba
