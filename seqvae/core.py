@@ -7,11 +7,11 @@ __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat
            'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal', 'kl_latents', 'check_count', 'Emission',
            'NormalEmission', 'MSEEmission', 'StudentTEmission', 'MixtureEmission', 'BernoulliEmission',
            'CategoricalEmission', 'ExponentialEmission', 'CensoredNormal', 'CensoredEmission', 'LevelDistribution',
-           'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission', 'make_emission', 'log_prob', 'SeqOutput',
-           'observed_span', 'expand_mask', 'tensors_of', 'Forecast', 'as_series', 'as_mask', 'SequenceModel',
-           'where_normal', 'has_holes', 'needs_steps', 'state_at', 'repeat_state', 'fork_seed', 'sample_missing',
-           'systematic', 'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram',
-           'mermaid_for_quarto']
+           'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission', 'make_emission', 'log_prob',
+           'sample_missing', 'SeqOutput', 'observed_span', 'expand_mask', 'tensors_of', 'Forecast', 'as_series',
+           'as_mask', 'SequenceModel', 'where_normal', 'widen_mask', 'combine', 'stack_steps', 'has_holes',
+           'needs_steps', 'systematic', 'Particles', 'mixture_of', 'state_at', 'repeat_state', 'fork_seed',
+           'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
 
 # %% ../nbs/00_core.ipynb #6e8043eb
 import functools, inspect, json, math, os, tempfile, warnings
@@ -451,6 +451,15 @@ def log_prob(px:Distribution,  # Emission, batch shape (B, T), event shape (C,)
     lp = px.base_dist.log_prob(x)
     return torch.where(mask, lp, torch.zeros_like(lp)).sum(-1)
 
+# %% ../nbs/00_core.ipynb #aec62a7e
+def sample_missing(px, x, mask):
+    "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
+    if isinstance(px, MixtureSameFamily):
+        comp = px.component_distribution.base_dist.log_prob(torch.where(mask, x, torch.zeros_like(x))[...,None,:])
+        seen = torch.where(mask[...,None,:], comp, torch.zeros_like(comp)).sum(-1)
+        px = MixtureSameFamily(Categorical(logits=px.mixture_distribution.logits+seen, validate_args=False), px.component_distribution, validate_args=False)
+    return px.sample().to(x.dtype)
+
 # %% ../nbs/00_core.ipynb #a8a703c5
 @dataclass
 class SeqOutput:
@@ -461,6 +470,7 @@ class SeqOutput:
     z: Tensor|None = None          # The posterior sample behind `px`, (B, T', Z)
     start: int = 0                 # First step that `px` covers (a WaveNet skips its receptive field)
     state: dict|None = None        # Recurrent state before each step and after the last: tensors (B, T'+1, ...)
+    x: Tensor|None = None          # What was drawn for x: the steps of a rollout, or what holes were filled with, (B, T', C)
     arrivals: Tensor|None = None   # log p of when and in which channels measurements came, (B, T'), for models that describe that too
 
 # %% ../nbs/00_core.ipynb #39222cb0
@@ -652,6 +662,7 @@ class SequenceModel(nn.Module):
         super().__init__()
         self.x_dim,self.u_dim = check_count(x_dim, 'x_dim'),check_count(u_dim, 'u_dim', 0)
         self.temperature = 1.  # Scale of the latent noise; 0 makes every draw the mean
+        self.register_buffer('trained_on_holes', torch.tensor(False))
         for n,d in (('x',x_dim),('u',u_dim)):
             self.register_buffer(f'{n}_loc', torch.zeros(d)); self.register_buffer(f'{n}_scale', torch.ones(d))
 
@@ -665,11 +676,17 @@ class SequenceModel(nn.Module):
     def posterior(self, s, x, m, u, ahead): "q(z_t | z_<t, x_1:T, u)"; raise NotImplementedError
     def advance(self, s, x, m, z, u)->dict: "The state before step t+1"; raise NotImplementedError
     smooths = False  # Does the posterior see the future?
+    z_dim = None      # Latents a step (or a sequence) Z; 0 for a model without
+    redraws = False   # Does `advance` draw the latents anew, given all that was seen? Then particles need no weights
+    masks_by_design = False # Does the model leave missing values out by construction, rather than read a flag?
+    n_particles = 64  # Particles of a filter, unless a call says otherwise
     sequential = True # Can it be run step by step? Not with one latent for the whole sequence, or where x_t reads later latents
     def lookahead(self, x, m, u): "What the posterior may see of the future, (B, T, ...); None for a filter"; return None
 
     @property
     def device(self): return self.x_loc.device
+    @property
+    def reads_missing(self): "Does the model know what a missing value is, from training on series with holes or by construction? Else it draws what is missing, as in a forecast"; return self.masks_by_design or bool(self.trained_on_holes)
     def draw(self, d, eps=None):
         "A reparameterised draw at this model's temperature, from the standard normal noise `eps` (..., Z) if it is given"
         if d is None: return None
@@ -732,56 +749,105 @@ def where_normal(m, a, b):
     if isinstance(a, FullNormal): return FullNormal(torch.where(m, a.loc, b.mean), torch.where(m[...,None], a.scale_tril, torch.diag_embed(b.stddev)), a.root)
     return Independent(Normal(torch.where(m, a.mean, b.mean), torch.where(m, a.stddev, b.stddev), validate_args=False), 1, validate_args=False)
 
+def widen_mask(m, feed):
+    "The mask of the channels, (..., C), as wide as what networks read of them, (..., F)"
+    return m.repeat_interleave(feed.shape[-1] // m.shape[-1], -1)
+
 @patch
 def fill(self:SequenceModel, s, u, x, m):
     "What the networks read at a step: observed values, and for missing ones their expectation under the prior. Also that prior draw"
     feed = self.emission.feed(x)
     z = self.draw(self.prior(s, u))
-    m = m.repeat_interleave(feed.shape[-1]//m.shape[-1], -1)
-    return torch.where(m, feed, self.emission.expected(self.emit(s, z, u))), z
+    expected = self.emission.expected(self.emit(s, z, u))
+    return torch.where(widen_mask(m, feed), feed, expected), z
 
+# %% ../nbs/00_core.ipynb #9c70f0df
 @patch
 def infer(self:SequenceModel, s, x, m, u, ahead, live=False, known=None):
-    "One step of filtering or smoothing: returns (posterior, prior, z, what was read). `m` None means all observed; `live`: nothing after this step is known; `known`, (B,): is anything known at or after it?"
-    pz,full = self.prior(s, u),m is None or bool(m.all())
-    if full: feed,z0,m = self.emission.feed(x),None,torch.ones_like(x, dtype=torch.bool)
-    else: feed,z0 = self.fill(s, u, x, m)
-    if pz is None: return None,None,None,feed,m
-    qz = self.posterior(s, feed, m, u, ahead)
-    z = self.draw(qz)
-    seen = None if full else m.any(-1) if ahead is None or live else known
-    if seen is not None:                                                         # nothing to look at: the posterior is the prior
-        qz,z = where_normal(seen, qz, pz),torch.where(seen[:,None], z, z0)
-    return qz,pz,z,feed,m
+    "One step of filtering or smoothing: returns (posterior, prior, z, what was read, its mask). `m` None means all observed; `live`: nothing after this step is known; `known`, (B,): is anything known at or after it?"
+    pz = self.prior(s, u)
+    everything = torch.ones_like(x, dtype=torch.bool)
+    if m is None or bool(m.all()):
+        feed = self.emission.feed(x)
+        if pz is None:
+            return None, None, None, feed, everything
+        qz = self.posterior(s, feed, everything, u, ahead)
+        return qz, pz, self.draw(qz), feed, everything
+    feed, z_prior = self.fill(s, u, x, m)
+    read = m if self.reads_missing else everything
+    qz = z = None
+    if pz is not None:
+        seen = m.any(-1) if ahead is None or live else known
+        qz = self.posterior(s, feed, read, u, ahead)
+        z = torch.where(seen[:,None], self.draw(qz), z_prior)
+        qz = where_normal(seen, qz, pz)  # nothing to look at: the posterior is the prior
+    if not self.reads_missing:
+        drawn = sample_missing(self.emit(s, z, u), x, m)
+        feed = torch.where(widen_mask(m, feed), feed, self.emission.feed(drawn))
+    return qz, pz, z, feed, read
+
+@patch
+def ahead_of(self:SequenceModel, x, m, u):
+    "What the posterior may see of the future, (B, T, ...): `lookahead`, which is told of holes only if the model was trained with some; else it reads the last value before them"
+    feed = self.emission.feed(x)
+    if self.reads_missing or not self.smooths:
+        return self.lookahead(feed, m, u)
+    steps = torch.arange(x.shape[1], device=x.device)[:,None]
+    last = torch.where(m, steps, 0).cummax(1).values
+    carried = self.emission.feed(x.gather(1, last))
+    return self.lookahead(carried, observed_span(m)[...,None].expand_as(m), u)
 
 # %% ../nbs/00_core.ipynb #e439cd47
-def _stack(ds):
-    "Distributions of single steps, batch shape (B,), stacked to (B, T)"
+def combine(ds, join):
+    "One distribution made of several of a kind: `join` makes each parameter of the list of theirs. None for a list of None"
     d = ds[0]
-    if d is None: return None
+    if d is None:
+        return None
+    parts = lambda name: combine([getattr(o, name) for o in ds], join)
+    joined = lambda name: join([getattr(o, name) for o in ds])
     if isinstance(d, MixtureSameFamily):
-        return MixtureSameFamily(_stack([o.mixture_distribution for o in ds]), _stack([o.component_distribution for o in ds]), validate_args=False)
-    if isinstance(d, Independent): return Independent(_stack([o.base_dist for o in ds]), d.reinterpreted_batch_ndims, validate_args=False)
-    if isinstance(d, FullNormal): return FullNormal(torch.stack([o.loc for o in ds],1), torch.stack([o.scale_tril for o in ds],1), d.root)
-    if isinstance(d, MultivariateNormal): return MultivariateNormal(torch.stack([o.loc for o in ds],1), scale_tril=torch.stack([o.scale_tril for o in ds],1), validate_args=False)
-    if isinstance(d, LevelDistribution): return d.like(tuple(torch.stack(p, 1) for p in zip(*[o.params for o in ds])))
-    names = ['logits'] if isinstance(d, (Bernoulli,Categorical)) else [n for n in ('df','loc','scale','rate','upper') if n in d.arg_constraints]
-    return type(d)(**{n:torch.stack([getattr(o,n) for o in ds], 1) for n in names}, validate_args=False)
+        return MixtureSameFamily(
+            parts('mixture_distribution'), parts('component_distribution'), validate_args=False)
+    if isinstance(d, Independent):
+        return Independent(parts('base_dist'), d.reinterpreted_batch_ndims, validate_args=False)
+    if isinstance(d, FullNormal):
+        return FullNormal(joined('loc'), joined('scale_tril'), d.root)
+    if isinstance(d, MultivariateNormal):
+        return MultivariateNormal(
+            joined('loc'), scale_tril=joined('scale_tril'), validate_args=False)
+    if isinstance(d, LevelDistribution):
+        return d.like(tuple(join(list(p)) for p in zip(*[o.params for o in ds])))
+    if isinstance(d, (Bernoulli, Categorical)):
+        names = ['logits']
+    else:
+        names = [n for n in ('df', 'loc', 'scale', 'rate', 'upper') if n in d.arg_constraints]
+    return type(d)(**{n: joined(n) for n in names}, validate_args=False)
 
+def stack_steps(ds):
+    "Distributions of single steps, batch shape (B, ...), as one of batch shape (B, T, ...)"
+    return combine(ds, lambda parameters: torch.stack(parameters, 1))
+
+# %% ../nbs/00_core.ipynb #47d17a5d
 @patch
 def unroll_steps(self:SequenceModel, x, u=None, mask=None, whole=False):
     "The pass written as a loop over `infer`, `emit` and `advance`, on prepared inputs: slow, obvious, and right for any mask. `whole`: steps behind a row's last observation are missing rather than padding (which matters where emissions read later latents)"
-    s,out,states = self.init_state(len(x)),[],[]
+    s, out, states, feeds = self.init_state(len(x)), [], [], []
     full = mask if mask is not None else torch.ones_like(x, dtype=torch.bool)
-    ahead,known = self.lookahead(self.emission.feed(x), full, u),observed_span(full)
+    ahead, known = self.ahead_of(x, full, u), observed_span(full)
+    at = lambda v, t: None if v is None else v[:,t]
     for t in range(x.shape[1]):
-        ut = None if u is None else u[:,t]
-        qz,pz,z,feed,m = self.infer(s, x[:,t], None if mask is None else mask[:,t], ut, None if ahead is None else ahead[:,t], known=known[:,t])
-        out.append((self.emit(s, z, ut), qz, pz, z)); states.append(s)
+        ut = at(u, t)
+        qz, pz, z, feed, m = self.infer(
+            s, x[:,t], at(mask, t), ut, at(ahead, t), known=known[:,t])
+        out.append((self.emit(s, z, ut), qz, pz, z))
+        states.append(s)
+        feeds.append(feed)
         s = self.advance(s, feed, m, z, ut)
-    states = {k:torch.stack([o[k] for o in states+[s]], 1) for k in s}
-    px,qz,pz,z = zip(*out)
-    return SeqOutput(_stack(px), _stack(qz), _stack(pz), None if z[0] is None else torch.stack(z, 1), state=states)
+    states = {k: torch.stack([o[k] for o in states+[s]], 1) for k in s}
+    px, qz, pz, z = zip(*out)
+    z = None if z[0] is None else torch.stack(z, 1)
+    drawn = None if mask is None or self.reads_missing else self.emission.unfeed(torch.stack(feeds, 1))
+    return SeqOutput(stack_steps(px), stack_steps(qz), stack_steps(pz), z, state=states, x=drawn)
 
 # %% ../nbs/00_core.ipynb #fedd03a5
 def has_holes(mask): "Is anything missing before the end of a row? (Padding behind it is no hole)"; return mask is not None and bool((observed_span(mask)[...,None] & ~mask).any())
@@ -804,7 +870,7 @@ def unroll(self:SequenceModel, x, u=None, mask=None, whole=False):
         s = self.advance(s, feed[:,t], m[:,t], zs[-1], ut)
     state = {k:torch.stack([o[k] for o in states+[s]], 1) for k in s}; now = {k:v[:,:-1] for k,v in state.items()}
     z = None if zs[0] is None else torch.stack(zs, 1)
-    return SeqOutput(self.emit_path(now, z, u, mask), _stack(qs), self.prior(now, u), z, state=state)
+    return SeqOutput(self.emit_path(now, z, u, mask), stack_steps(qs), self.prior(now, u), z, state=state)
 
 # %% ../nbs/00_core.ipynb #5f9f9a95
 @patch
@@ -833,37 +899,160 @@ def emit_with(self:SequenceModel, out, z, u=None, mask=None):
 def forward_once(self:SequenceModel, x, u=None, mask=None, whole=False):
     "A pass with a single draw of the latents, which is what `log_likelihood`, `impute` and the diagnostics count on. `whole`: what is behind a row's last observation is wanted too"
     x,u,mask = self.prepare(x, u, mask)
+    if self.training and torch.is_grad_enabled() and has_holes(mask):
+        self.trained_on_holes.fill_(True)
     out = self.unroll(x, u, mask, whole=whole)
     out.px = self.to_units(out.px)
     return out
 
+# %% ../nbs/00_core.ipynb #3e7b1e48
+def systematic(logw:Tensor, # Logarithms of weights that sum to 1, (B, K)
+               n:int=None,  # How many to draw, N; None: K
+              )->Tensor:    # Ancestors, (B, N)
+    "Systematic resampling: particle k gets N w_k descendants on average, never off by more than one (Kitagawa 1996)"
+    B, K = logw.shape
+    n = n or K
+    grid = (torch.arange(n, device=logw.device)+torch.rand(B, 1, device=logw.device))/n
+    edges = logw.double().exp().cumsum(1).contiguous()
+    return torch.searchsorted(edges, grid.double()).clamp(max=K-1)
+
+# %% ../nbs/00_core.ipynb #863933f9
+@dataclass
+class Particles:
+    "What a filter knows before a step: K states of each row, and how much each counts"
+    s: dict       # Tensors (B*K, ...); the particles of a row follow each other
+    logw: Tensor  # Logarithms of weights that sum to 1, (B, K)
+
+    @property
+    def n(self):
+        "Particles a row, K"
+        return self.logw.shape[1]
+
+    def repeat(self, v):
+        "A tensor (B, ...) for each particle, (B*K, ...)"
+        return None if v is None else v.repeat_interleave(self.n, 0)
+
+    def pick(self, chosen):
+        "The states of the particles `chosen` (B, N) of each row, tensors (B*N, ...)"
+        first = torch.arange(len(chosen), device=chosen.device)[:,None]*self.n
+        return {k: v[(first+chosen).flatten()] for k, v in self.s.items()}
+
+    def spread(self, n):
+        "Each row's only particle n times"
+        even = self.logw.new_full((len(self.logw), n), -math.log(n))
+        return Particles(repeat_state(self.s, n), even)
+
+    def where(self, rows, other):
+        "These particles where `rows` (B,) is True, those of `other` elsewhere"
+        wide = self.repeat(rows)
+        of = lambda a, b: torch.where(wide.reshape(-1, *[1]*(a.ndim-1)), a, b)
+        s = {k: of(v, other.s[k]) for k, v in self.s.items()}
+        return Particles(s, torch.where(rows[:,None], self.logw, other.logw))
+
+    def renewed(self):
+        "Systematic resampling of the rows in which fewer than half of the particles count"
+        poor = 1/self.logw.exp().square().sum(1) < self.n/2
+        if not poor.any():
+            return self
+        same = torch.arange(self.n, device=self.logw.device)
+        chosen = torch.where(poor[:,None], systematic(self.logw), same)
+        logw = torch.where(poor[:,None], -math.log(self.n), self.logw)
+        return Particles(self.pick(chosen), logw)
+
+# %% ../nbs/00_core.ipynb #8f2f63b3
+def mixture_of(px:Distribution, # One emission a particle, batch shape (..., K), event shape (C,)
+               logw:Tensor,     # Logarithms of their weights, (..., K)
+              )->Distribution:  # Batch shape (...)
+    "The mixture of the particles' emissions; of a single particle its emission"
+    axis = logw.ndim-1
+    if logw.shape[-1]==1:
+        return combine([px], lambda parameters: parameters[0].squeeze(axis))
+    if isinstance(px, MixtureSameFamily):  # a mixture of mixtures is one mixture
+        within = px.mixture_distribution.logits.log_softmax(-1)
+        logw = (logw[...,None]+within).flatten(-2)
+        px = combine(
+            [px.component_distribution], lambda parameters: parameters[0].flatten(axis, axis+1))
+    return MixtureSameFamily(
+        Categorical(logits=logw, validate_args=False), px, validate_args=False)
+
+# %% ../nbs/00_core.ipynb #e77d6222
+@patch
+def particles_for(self:SequenceModel, mask=None, n=None):
+    "How many particles a filter needs: one where nothing is random, else `n` or the model's `n_particles`"
+    draws_holes = has_holes(mask) and not self.reads_missing
+    draws_latents = self.redraws or (self.z_dim!=0 and self.temperature!=0)
+    return check_count(n or self.n_particles, 'n_particles') if draws_holes or draws_latents else 1
+
+@patch
+def particles(self:SequenceModel, batch, n):
+    "`Particles` before the first step, n a row, all of one weight"
+    even = torch.full((batch, n), -math.log(n), dtype=self.x_loc.dtype, device=self.device)
+    return Particles(self.init_state(batch*n), even)
+
+@patch
+def foresee(self:SequenceModel, p, u):
+    "p(x_t | x_<t) of each particle, batch shape (B, K), with z_t from its prior; u (B, U)"
+    u = p.repeat(u)
+    px = self.emit(p.s, self.draw(self.prior(p.s, u)), u)
+    return combine([px], lambda parameters: parameters[0].unflatten(0, p.logw.shape))
+
+# %% ../nbs/00_core.ipynb #22c624a2
+@patch
+def absorb(self:SequenceModel,
+           p,          # `Particles` before the step
+           x, m, u,    # The step, (B, C), its mask or None, and its inputs (B, U)
+           ahead=None, # What the posterior may see of the future, (B, .)
+           live=True,  # Is nothing behind this step known?
+           known=None, # If something is: is anything known at or after it? (B,)
+           raw=None,   # x in the user's units, for a log p in these
+          ):           # `Particles` before the next step, and log p(x_t | x_<t), (B,)
+    "One step of a particle filter (Gordon et al. 1993): each particle draws z_t from the posterior and is weighed by p(x_t, z_t) / q(z_t); where fewer than half of them count, they are drawn anew in proportion to their weights"
+    u, x, m, ahead, known = (p.repeat(v) for v in (u, x, m, ahead, known))
+    qz, pz, z, feed, read = self.infer(p.s, x, m, u, ahead, live, known)
+    logw, gain = p.logw, p.logw.new_zeros(len(p.logw))
+    if not self.redraws and self.temperature in (0, 1):
+        px = self.emit(p.s, z, u)
+        weight = log_prob(px, x, m) if raw is None else log_prob(self.to_units(px), p.repeat(raw), m)
+        if qz is not None and self.temperature:
+            weight = weight+pz.log_prob(z)-qz.log_prob(z)
+        logw = logw+weight.unflatten(0, logw.shape)
+        gain = torch.logsumexp(logw, 1)
+        even = torch.full_like(logw, -math.log(p.n))  # where every particle is impossible
+        logw = torch.where(gain.isfinite()[:,None], logw-gain[:,None], even)
+    new = Particles(self.advance(p.s, feed, read, z, u), logw)
+    return new.renewed(), gain
+
 # %% ../nbs/00_core.ipynb #a67974bf
+@patch
+def draw_x(self:SequenceModel, px):
+    "A draw of an emission, (B, C); with its gradient where one is wanted and the emission has one"
+    differentiable = torch.is_grad_enabled() and px.has_rsample
+    return (px.rsample() if differentiable else px.sample()).to(self.x_loc.dtype)
+
 @patch
 def rollout(self:SequenceModel,
             s:dict,            # State before the first unseen step, tensors (B, ...)
             horizon:int,       # Number of steps H
             u=None,            # Known inputs of these steps, prepared, (B, H, U)
-            feedback='mean',   # What the model reads of its own steps: 'mean' or 'sample'
             z=None,            # A latent path to follow instead of the prior's draws, (B, H, Z)
-           )->SeqOutput:       # `px`, `pz` with batch shape (B, H), the latents and the states
-    "Run on alone for `horizon` steps; standardised units, differentiable. Raises ValueError for an unknown feedback"
-    if feedback not in ('mean','sample'): raise ValueError(f"feedback is 'mean' or 'sample', got {feedback!r}")
-    out,xs,states = [],[],[]
+           )->SeqOutput:       # `px`, `pz` with batch shape (B, H), the latents, the draws `x` (B, H, C) and the states
+    "Run on alone for `horizon` steps by ancestral sampling, in standardised units: each step is drawn, and read back as if it had been observed. Differentiable in the draws of z, and in those of x where the emission can be reparameterised and the model is in training"
+    out, states = [], []
     for t in range(horizon):
         ut = None if u is None else u[:,t]
         pz = self.prior(s, ut)
         zt = z[:,t] if z is not None else self.draw(pz)
         px = self.emit(s, zt, ut)
-        if feedback=='mean': x = self.emission.expected(px)
-        else:
-            xs.append(px.sample().to(self.x_loc.dtype)); x = self.emission.feed(xs[-1])
-        m = x.new_full((len(x),self.x_dim), feedback=='sample', dtype=torch.bool)
-        out.append((px,pz,zt)); states.append(s)
-        s = self.advance(s, x, m, zt, ut)
-    px,pz,zs = zip(*out)
-    res = SeqOutput(_stack(px), None, _stack(pz), None if zs[0] is None else torch.stack(zs,1), state={k:torch.stack([o[k] for o in states+[s]], 1) for k in s})
-    res.x = torch.stack(xs, 1) if xs else res.px.sample().to(self.x_loc.dtype)
-    return res
+        x = self.draw_x(px)
+        out.append((px, pz, zt, x))
+        states.append(s)
+        everything = torch.ones_like(x, dtype=torch.bool)
+        s = self.advance(s, self.emission.feed(x), everything, zt, ut)
+    px, pz, zs, xs = zip(*out)
+    states = {k: torch.stack([o[k] for o in states+[s]], 1) for k in s}
+    zs = None if zs[0] is None else torch.stack(zs, 1)
+    return SeqOutput(
+        stack_steps(px), None, stack_steps(pz), zs, state=states, x=torch.stack(xs, 1))
 
 # %% ../nbs/00_core.ipynb #33c2a3df
 def state_at(state:dict,  # From `SeqOutput.state`, tensors (B, T+1, ...)
@@ -895,31 +1084,55 @@ def forecast(self:SequenceModel,
              n_samples=100,  # Samples S
              u=None,         # Known inputs over past and horizon, (B, T+H, U)
              mask=None,      # True = observed, (B, T) or (B, T, C): holes, or padding behind shorter series
-             feedback='mean', # What the model reads of its own steps, see `rollout`
              seed=None,      # Makes the forecast repeatable
             )->Forecast:     # Samples (S, B, H, C) of the H steps after each row's last observation
-    "x_1:T known, the next `horizon` steps sampled. Raises ValueError on bad input"
-    horizon,n_samples = check_count(horizon, 'horizon'),check_count(n_samples, 'n_samples')
-    if feedback not in ('mean','sample'): raise ValueError(f"feedback is 'mean' or 'sample', got {feedback!r}")
-    known = self.as_batch(x); T = known.shape[1]
-    xs,us,mask = self.prepare(x, u, mask, steps=T+horizon)
+    "x_1:T known, the next `horizon` steps sampled: ancestral sampling of the model as it was trained, from particles that the past has weighed. Raises ValueError on bad input"
+    horizon, n_samples = check_count(horizon, 'horizon'), check_count(n_samples, 'n_samples')
+    known = self.as_batch(x)
+    T = known.shape[1]
+    xs, us, mask = self.prepare(x, u, mask, steps=T+horizon)
     if mask is not None: known = torch.where(mask, known, float('nan'))
     ends = torch.full((len(xs),), T, device=self.device) if mask is None else observed_span(mask).sum(1)
     if (ends==0).any(): raise ValueError(f"series {int((ends==0).nonzero()[0])} has no observed step to forecast from")
-    few = max(1, 8192//n_samples); cut = lambda v,i: None if v is None else v[i:i+few]                 # rows at a time: memory stays bounded
-    with fork_seed(seed): parts = [self._continue(cut(xs,i), horizon, n_samples, cut(us,i), cut(mask,i), ends[i:i+few], feedback) for i in range(0, len(xs), few)]
+    few = max(1, 8192//max(n_samples, self.n_particles))  # rows at a time: memory stays bounded
+    cut = lambda v, i: None if v is None else v[i:i+few]
+    with fork_seed(seed):
+        parts = [
+            self._continue(cut(xs, i), horizon, n_samples, cut(us, i), cut(mask, i), ends[i:i+few])
+            for i in range(0, len(xs), few)
+        ]
     return Forecast(torch.cat(parts, 1), known=known)
 
 @patch
-def _continue(self:SequenceModel, x, horizon, n, u, mask, ends, feedback):
+def _continue(self:SequenceModel, x, horizon, n, u, mask, ends):
     "`forecast` on prepared inputs: samples (S, B, H, C) in the user's units"
-    T = x.shape[1]; rep = lambda v: None if v is None else v.repeat_interleave(n, 0)
-    out = self.unroll(rep(x), None if u is None else rep(u[:,:T]), rep(mask))
-    idx = ends[:,None]+torch.arange(horizon, device=x.device)
-    fut = None if u is None else rep(u.gather(1, idx[...,None].expand(-1, -1, self.u_dim)))
-    s = self.rollout(state_at(out.state, rep(ends)), horizon, fut, feedback).x
-    s = self.emission.restore(s, self.x_loc, self.x_scale)
-    return s.unflatten(0, (len(x),n)).transpose(0, 1)
+    s = self.condition(x, None if u is None else u[:,:x.shape[1]], mask, ends, n)
+    future = None
+    if u is not None:
+        steps = ends[:,None]+torch.arange(horizon, device=x.device)
+        future = u.gather(1, steps[...,None].expand(-1, -1, self.u_dim)).repeat_interleave(n, 0)
+    drawn = self.rollout(s, horizon, future).x
+    drawn = self.emission.restore(drawn, self.x_loc, self.x_scale)
+    return drawn.unflatten(0, (len(x), n)).transpose(0, 1)
+
+# %% ../nbs/00_core.ipynb #a374b204
+@patch
+def condition(self:SequenceModel, x, u, mask, ends, n):
+    "n draws of the state behind the last observed step `ends` (B,) of each row, on prepared inputs: tensors (B*n, ...)"
+    K = self.particles_for(mask)
+    if not self.sequential or (K==1 and self.z_dim==0):  # one pass over the past tells all there is
+        many = 1 if self.sequential else n
+        rep = lambda v: None if v is None else v.repeat_interleave(many, 0)
+        state = state_at(self.unroll(rep(x), rep(u), rep(mask)).state, rep(ends))
+        return repeat_state(state, n//many)
+    full = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    ahead, real = self.ahead_of(x, full, u), observed_span(full)
+    at = lambda v, t: None if v is None else v[:,t]
+    p = self.particles(len(x), K)
+    for t in range(x.shape[1]):
+        new, _ = self.absorb(p, x[:,t], at(mask, t), at(u, t), at(ahead, t), live=False, known=real[:,t])
+        p = new if bool(real[:,t].all()) else new.where(real[:,t], p)
+    return p.pick(systematic(p.logw, n))
 
 # %% ../nbs/00_core.ipynb #3b5130a6
 @patch
@@ -930,23 +1143,18 @@ def sample(self:SequenceModel,
            u=None,         # Known inputs, (n, T, U)
            z=None,         # A latent path to follow, (n, T, Z); the prior's own draws if None
            state=None,     # Start from here instead of from `init_state`, tensors (n, ...)
-           warmup=None,    # Steps whose samples are read back as observations; all of them if None
            seed=None,      # Makes it repeatable
           )->Tensor:       # (n, T, C), the user's units
     "Generate from the prior, nothing given. Raises ValueError on bad counts or shapes"
-    n,length = check_count(n, 'n'),check_count(length, 'length')
+    n, length = check_count(n, 'n'), check_count(length, 'length')
     u = self.prepare_u(u, n, length)
-    w = length if warmup is None else min(check_count(warmup, 'warmup', 0), length)
-    if z is not None: z = torch.as_tensor(z).to(self.x_loc)
-    if z is not None and not getattr(self, 'z_dim', 1): raise ValueError(f"a {type(self).__name__} has no latents to follow")
-    if z is not None and (z.ndim!=3 or z.shape!=(n,length,getattr(self, 'z_dim', z.shape[2]))): raise ValueError(f"z must have shape ({n}, {length}, {getattr(self, 'z_dim', 'latents')}), got {tuple(z.shape)}")
+    if z is not None:
+        z = torch.as_tensor(z).to(self.x_loc)
+        if self.z_dim==0: raise ValueError(f"a {type(self).__name__} has no latents to follow")
+        width = self.z_dim or 'latents'
+        if z.ndim!=3 or z.shape!=(n, length, self.z_dim or z.shape[2]): raise ValueError(f"z must have shape ({n}, {length}, {width}), got {tuple(z.shape)}")
     with fork_seed(seed):
-        s,xs = state if state is not None else self.init_state(n),[]
-        for a,b,fb in ((0,w,'sample'),(w,length,'mean')):
-            if a==b: continue
-            r = self.rollout(s, b-a, None if u is None else u[:,a:b], fb, None if z is None else z[:,a:b])
-            s = state_at(r.state, b-a); xs.append(r.x)
-    x = torch.cat(xs, 1)
+        x = self.rollout(state if state is not None else self.init_state(n), length, u, z).x
     return self.emission.restore(x, self.x_loc, self.x_scale)
 
 # %% ../nbs/00_core.ipynb #a32c66e6
@@ -954,12 +1162,11 @@ def sample(self:SequenceModel,
 def simulate_once(self:SequenceModel,
                   u,                 # Known inputs, prepared, (B, T, U)
                   n_paths=1,         # Latent paths a row; the paths of a row follow each other
-                  feedback='sample', # What the model reads of its own steps: 'sample' or 'mean'
                   out=None,          # A pass over the same inputs: a model that does not read x_<t takes its memory of them from there
                  )->SeqOutput:       # Batch shape (B * n_paths, T), standardised
     "Run from the first step with the prior's latents, differentiably. A model overrides this only to be faster"
     u = u.repeat_interleave(n_paths, 0)
-    return self.rollout(self.init_state(len(u)), u.shape[1], u, feedback)
+    return self.rollout(self.init_state(len(u)), u.shape[1], u)
 
 @patch
 @torch.no_grad()
@@ -979,7 +1186,14 @@ def simulate(self:SequenceModel,
 
 # %% ../nbs/00_core.ipynb #6631f468
 @patch
-def start(self:SequenceModel, batch=1): "The state to hand to the first `step`"; return dict(s=self.init_state(check_count(batch, 'batch')), u=None, first=True)
+def start(self:SequenceModel,
+          batch=1,         # Series that are followed side by side, B
+          n_particles=None, # Particles of each; None: the model's own number
+         )->dict:
+    "The state to hand to the first `step`"
+    n = check_count(n_particles or self.n_particles, 'n_particles')
+    p = self.particles(check_count(batch, 'batch'), self.particles_for(None, n))
+    return dict(s=p.s, logw=p.logw, n=n, u=None, first=True)
 
 @patch
 @torch.no_grad()
@@ -987,20 +1201,24 @@ def step(self:SequenceModel,
          x_prev,     # The observation that has just come in, (B, C); NaN or None = not observed
          state,      # From `start`, or from the last `step`
          u=None,     # Known inputs of the step to predict, (B, U)
-        ):           # p(x_t | past) in the user's units, batch shape (B,); the new state
-    "Take in x_{t-1}, predict x_t (with a latent drawn from the prior)"
-    s,B = state['s'],len(next(iter(state['s'].values())))
+        ):           # p(x_t | x_<t) in the user's units, batch shape (B,); the new state
+    "Take in x_{t-1}, predict x_t: one step of the filter behind `predict_next`"
+    p = Particles(state['s'], state['logw'])
+    B = len(p.logw)
     if not state['first']:
         x = torch.full((B,1,self.x_dim), float('nan'), device=self.device) if x_prev is None else as_series(torch.as_tensor(x_prev)[:,None], self.x_dim, 'x_prev', self.x_loc)
         if len(x)!=B: raise ValueError(f"x_prev has {len(x)} rows, the state has {B}")
-        m = ~torch.isnan(x); x,_,_ = self.prepare(x, torch.zeros(B,1,self.u_dim, device=self.device) if self.u_dim else None, m)
-        ahead = self.lookahead(self.emission.feed(x), m, None if state['u'] is None else state['u'][:,None])
-        _,_,z,feed,m = self.infer(s, x[:,0], m[:,0], state['u'], None if ahead is None else ahead[:,0], live=True)
-        s = self.advance(s, feed, m, z, state['u'])
+        m = ~torch.isnan(x)
+        no_inputs = torch.zeros(B, 1, self.u_dim, device=self.device) if self.u_dim else None
+        x = self.prepare(x, no_inputs, m)[0]
+        if p.n==1 and not self.reads_missing and not m.all():
+            p = p.spread(state['n'])  # what is missing is drawn, so it takes many
+        p = self.absorb_live(p, x[:,0], m[:,0], state['u'])
     elif x_prev is not None: raise ValueError("the first step has nothing before it: pass x_prev=None")
     u = self.prepare_u(u if u is None else torch.as_tensor(u)[:,None], B, 1)
     u = None if u is None else u[:,0]
-    return self.to_units(self.emit(s, self.draw(self.prior(s, u)), u)), dict(s=s, u=u, first=False)
+    px = mixture_of(self.to_units(self.foresee(p, u)), p.logw)
+    return px, dict(s=p.s, logw=p.logw, n=state['n'], u=u, first=False)
 
 # %% ../nbs/00_core.ipynb #881c5b82
 @patch
@@ -1009,23 +1227,40 @@ def predict_next(self:SequenceModel,
                  x,          # Observations, (B, T, C)
                  u=None,     # Known inputs, (B, T, U)
                  mask=None,  # True = observed
+                 n_particles=None, # Particles a row, K; None: the model's own number
+                 seed=None,  # Makes it repeatable
                 )->Distribution: # For t = 1..T, batch shape (B, T), the user's units
-    "One step ahead, p(x_t | x_<t, z_t) with z_t drawn from the prior: average over repeated rows for p(x_t | x_<t). Never sees x_t when it predicts x_t"
-    x,u,mask = self.prepare(x, u, mask)
-    return self.to_units(self.filter_next(x, u, mask))
+    "One step ahead, p(x_t | x_<t): a mixture over the particles of a filter, weighed by how well they predicted the past. Never sees x_t when it predicts x_t"
+    x, u, mask = self.prepare(x, u, mask)
+    n = self.particles_for(mask, n_particles)
+    few = max(1, 8192//n)  # rows at a time: memory stays bounded
+    cut = lambda v, i: None if v is None else v[i:i+few]
+    with fork_seed(seed):
+        parts = [self.filter_next(cut(x, i), cut(u, i), cut(mask, i), n) for i in range(0, len(x), few)]
+    parts = [mixture_of(self.to_units(px), logw) for px, logw in parts]
+    return combine(parts, lambda parameters: torch.cat(parameters))
 
 @patch
-def filter_next(self:SequenceModel, x, u=None, mask=None):
-    "`predict_next` on prepared inputs: a loop that filters, so right for smoothing posteriors too"
-    s,out = self.init_state(len(x)),[]
-    full = mask if mask is not None else torch.ones_like(x, dtype=torch.bool)
+def absorb_live(self:SequenceModel, p, x, m, u):
+    "`absorb` where nothing behind the step is known: a posterior that looks ahead sees this step alone"
+    step = lambda v: None if v is None else v[:,None]
+    ahead = self.ahead_of(step(x), step(m), step(u))
+    return self.absorb(p, x, m, u, None if ahead is None else ahead[:,0])[0]
+
+@patch
+def filter_next(self:SequenceModel, x, u, mask, n):
+    "The emission of each of n particles at every step, batch shape (B, T, K), and the logarithms of their weights, (B, T, K), on prepared inputs: a loop that filters, so right for smoothing posteriors too"
+    if n==1 and self.z_dim==0 and not has_holes(mask):  # no need to wait for each other
+        px = combine([self.unroll(x, u, mask).px], lambda parameters: parameters[0].unsqueeze(2))
+        return px, x.new_zeros(*x.shape[:2], 1)
+    p, emissions, weights = self.particles(len(x), n), [], []
+    full = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
     for t in range(x.shape[1]):
-        ut = None if u is None else u[:,t]
-        out.append(self.emit(s, self.draw(self.prior(s, ut)), ut))
-        ahead = self.lookahead(self.emission.feed(x[:,t:t+1]), full[:,t:t+1], None if u is None else u[:,t:t+1])
-        _,_,z,feed,m = self.infer(s, x[:,t], full[:,t], ut, None if ahead is None else ahead[:,0], live=True)
-        s = self.advance(s, feed, m, z, ut)
-    return _stack(out)
+        now = None if u is None else u[:,t]
+        emissions.append(self.foresee(p, now))
+        weights.append(p.logw)
+        p = self.absorb_live(p, x[:,t], full[:,t], now)
+    return stack_steps(emissions), torch.stack(weights, 1)
 
 # %% ../nbs/00_core.ipynb #977bdef4
 @patch
@@ -1056,14 +1291,6 @@ def reconstruct(self:SequenceModel,
     return Forecast(F.pad(means, (0,0,x.shape[1]-means.shape[2],0), value=float('nan')), known=known)
 
 # %% ../nbs/00_core.ipynb #1ec817ad
-def sample_missing(px, x, mask):
-    "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
-    if isinstance(px, MixtureSameFamily):
-        comp = px.component_distribution.base_dist.log_prob(torch.where(mask, x, torch.zeros_like(x))[...,None,:])
-        seen = torch.where(mask[...,None,:], comp, torch.zeros_like(comp)).sum(-1)
-        px = MixtureSameFamily(Categorical(logits=px.mixture_distribution.logits+seen, validate_args=False), px.component_distribution, validate_args=False)
-    return px.sample().to(x.dtype)
-
 def _log_weights(out, x, mask):
     "log p(x_t, z_t | past) - log q(z_t | past) of the draw behind `out`, (B, T); zero on padding"
     lw = -out.nll(x, mask)
@@ -1105,30 +1332,20 @@ def _iwae(self:SequenceModel, x, n, u, mask):
     return torch.logsumexp(_log_weights(out, _rep(x,n), _rep(mask,n)).sum(1).unflatten(0, (-1,n)), 1)-math.log(n)
 
 # %% ../nbs/00_core.ipynb #8cde44bf
-def systematic(logw:Tensor, # Logarithms of weights that sum to 1, (B, K)
-              )->Tensor:    # Ancestors, (B, K)
-    "Systematic resampling: particle k gets K w_k descendants on average, never off by more than one"
-    B,K = logw.shape
-    grid = (torch.arange(K, device=logw.device)+torch.rand(B, 1, device=logw.device))/K
-    return torch.searchsorted(logw.double().exp().cumsum(1).contiguous(), grid.double()).clamp(max=K-1)
-
 @patch
 def _fivo(self:SequenceModel, x, n, u, mask):
     "The particle filter's estimate of log p(x), (B,)"
-    B,T,_ = x.shape; xs,us,m = self.prepare(x, u, mask); full = torch.ones_like(x, dtype=torch.bool) if m is None else m
-    real,ahead = observed_span(full),self.lookahead(self.emission.feed(xs), full, us); at = lambda v,t: None if v is None else _rep(v[:,t], n)
-    s = self.init_state(B*n); logw = x.new_full((B,n), -math.log(n)); total,rows = x.new_zeros(B),torch.arange(B, device=x.device)[:,None]*n
-    for t in range(T):
-        qz,pz,z,feed,mt = self.infer(s, at(xs,t), at(m,t), at(us,t), at(ahead,t), known=_rep(real[:,t], n))
-        lw = log_prob(self.to_units(self.emit(s, z, at(us,t))), at(x,t), at(m,t))
-        if qz is not None: lw = lw + pz.log_prob(z) - qz.log_prob(z)
-        logw = logw + torch.where(real[:,t,None], lw.unflatten(0, (B,n)), 0.)
-        gain = torch.logsumexp(logw, 1); total,logw = total+gain,logw-gain[:,None]
-        s = self.advance(s, feed, mt, z, at(us,t))
-        poor = 1/logw.exp().square().sum(1) < n/2
-        if not poor.any(): continue
-        old = torch.where(poor[:,None], systematic(logw), torch.arange(n, device=x.device)); logw = torch.where(poor[:,None], -math.log(n), logw)
-        s = {k:v[(rows+old).flatten()] for k,v in s.items()}
+    xs, us, m = self.prepare(x, u, mask)
+    full = torch.ones_like(x, dtype=torch.bool) if m is None else m
+    real, ahead = observed_span(full), self.ahead_of(xs, full, us)
+    at = lambda v, t: None if v is None else v[:,t]
+    p, total = self.particles(len(x), n), x.new_zeros(len(x))
+    for t in range(x.shape[1]):
+        new, gain = self.absorb(
+            p, xs[:,t], at(m, t), at(us, t), at(ahead, t),
+            live=False, known=real[:,t], raw=x[:,t])
+        total = total+torch.where(real[:,t], gain, 0.)
+        p = new.where(real[:,t], p)
     return total
 
 # %% ../nbs/00_core.ipynb #db7ba022
@@ -1166,13 +1383,13 @@ def impute(self:SequenceModel,
     with fork_seed(seed):
         out = self.forward_once(rep(x), None if u is None else rep(self.as_inputs(u)), rep(mask), whole=True)
         lw = _log_weights(out, rep(x), rep(mask)).unflatten(0, (B,K))                      # (B, K, T)
-        draws = sample_missing(out.px, rep(x), rep(mask)).unflatten(0, (B,K))                            # (B, K, T, C)
+        draws = (sample_missing(out.px, rep(x), rep(mask)) if out.x is None else self.emission.restore(out.x, self.x_loc, self.x_scale)).unflatten(0, (B,K))  # (B, K, T, C)
         start,end = _gap_windows(~mask.all(-1), check_count(lag, 'lag', 0))
         cum = F.pad(lw.cumsum(-1), (1,0))
         if out.qz is not None and len(out.qz.batch_shape)==1: start,end = torch.zeros_like(start),torch.full_like(end, T-1)   # one latent: all steps judge it
         score = cum.gather(2, (end+1)[:,None].expand(-1,K,-1)) - cum.gather(2, start[:,None].expand(-1,K,-1))
         ess = 1/score.softmax(1).square().sum(1)[~mask.all(-1)]                            # effective number of paths, per missing step
-        if ess.min()<2: warnings.warn(f"impute: behind one gap only {ess.min():.1f} of {K} paths count: raise n_paths or lower lag")
+        if ess.min()<min(20, K/4): warnings.warn(f"impute: behind one gap only {ess.min():.1f} of {K} paths count, so the draws there are rough: raise n_paths or lower lag")
         cdf = score.softmax(1).cumsum(1).transpose(1, 2).contiguous()                      # (B, T, K)
         r = torch.rand(B, 1, n, device=x.device).expand(B, T, n).contiguous()              # one number per sample: within a gap all steps choose alike
         pick = torch.searchsorted(cdf, r).clamp(max=K-1).permute(2, 0, 1)                  # (S, B, T)

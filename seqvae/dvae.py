@@ -13,7 +13,7 @@ from torch import nn, Tensor
 from torch.autograd.function import once_differentiable
 from fastcore.basics import patch
 from .core import (EMISSIONS, NormalEmission, SequenceModel, SeqOutput, Diagram, bound_logvar, check_count, diag_normal, fork_seed,
-                         make_emission, needs_steps, observed_span, state_at, tensors_of)
+                         make_emission, needs_steps, observed_span, repeat_state, state_at, tensors_of)
 from .models import MLP, GaussianMLP
 
 # %% ../nbs/04_dvae.ipynb #f6cf1d08
@@ -199,31 +199,45 @@ def unroll(self:DVAE, x, u=None, mask=None, whole=False):
 
 # %% ../nbs/04_dvae.ipynb #76603770
 @patch
-def rollout(self:DVAE, s, horizon, u=None, feedback='mean', z=None):
-    "The generic rollout, with a short loop for the default case: Gaussian emission, mean feedback"
-    plain = self.reads_x and self.reads_z and not self.bottleneck and type(self.emission) is NormalEmission and not self.emission.relative and self.emission.raw is None and not (self.training and self.drop.p)
-    if feedback!='mean' or z is not None or not plain: return super(DVAE, self).rollout(s, horizon, u, feedback, z)
-    B,C,e = len(s['h']),self.x_dim,self.emission
-    unseen = s['h'].new_zeros(B, C); h,sz,x = s['h'],s['s'],s['x']
-    out = {k:[] for k in ('mean','raw','pmu','plv','z','h','s','x')}
-    noise = self.temperature*torch.randn(horizon, B, self.z_dim, device=h.device, dtype=h.dtype)
+def rollout(self:DVAE, s, horizon, u=None, z=None):
+    "The generic rollout, with a short loop for the default case, a Gaussian emission"
+    head = self.emission
+    plain = type(head) is NormalEmission and not head.relative and head.raw is None
+    plain = plain and self.reads_x and self.reads_z and not self.bottleneck
+    if z is not None or not plain or (self.training and self.drop.p):
+        return super(DVAE, self).rollout(s, horizon, u, z)
+    B, C, Z = len(s['h']), self.x_dim, self.z_dim
+    h, memory_of_z, x = s['h'], s['s'], s['x']
+    noise = torch.randn(horizon, B, Z+C, device=h.device, dtype=h.dtype)
+    observed = torch.ones_like(x)  # every draw counts as observed
+    steps, states = [], []
     for t in range(horizon):
-        past = _cat(h, sz, None if u is None else u[:,t])
-        pmu,plv = self.prior_net.params(past)
-        zt = torch.addcmul(pmu, noise[t], (0.5*plv).exp())
-        mean,raw,last = e.split(self.emission_net(torch.cat([past, zt], -1)), x, [C,C]); mean = mean+last
-        for k,v in zip(out, (mean,raw,pmu,plv,zt,h,sz,x)): out[k].append(v)
-        x,h,sz = mean,self.memory(self.phi(_cat(mean, unseen, None if u is None else u[:,t])), h),self.z_memory(zt, sz)
-    o = {k:torch.stack(v + ([{'h':h,'s':sz,'x':x}[k]] if k in 'hsx' else []), 1) for k,v in out.items()}
-    res = SeqOutput(diag_normal(o['mean'], bound_logvar(o['raw'])), None, diag_normal(o['pmu'], o['plv']), o['z'], state={k:o[k] for k in 'hsx'})
-    res.x = res.px.sample()
-    return res
+        states.append((h, memory_of_z, x))
+        now = None if u is None else u[:,t]
+        past = _cat(h, memory_of_z, now)
+        prior_mean, prior_logvar = self.prior_net.params(past)
+        z_noise, x_noise = noise[t].split([Z, C], -1)
+        zt = prior_mean+self.temperature*z_noise*(0.5*prior_logvar).exp()
+        features = self.emission_net(torch.cat([past, zt], -1))
+        mean, raw, last = head.split(features, x, [C, C])
+        mean, logvar = mean+last, bound_logvar(raw)
+        x = torch.addcmul(mean, x_noise, (0.5*logvar).exp())
+        steps.append((mean, logvar, prior_mean, prior_logvar, zt, x))
+        h = self.memory(self.phi(_cat(x, observed, now)), h)
+        memory_of_z = self.z_memory(zt, memory_of_z)
+    states.append((h, memory_of_z, x))
+    mean, logvar, prior_mean, prior_logvar, zs, xs = (torch.stack(v, 1) for v in zip(*steps))
+    state = dict(zip(('h', 's', 'x'), (torch.stack(v, 1) for v in zip(*states))))
+    return SeqOutput(
+        diag_normal(mean, logvar), None, diag_normal(prior_mean, prior_logvar), zs,
+        state=state, x=xs)
+
 
 # %% ../nbs/04_dvae.ipynb #8ed800c4
 @patch
-def simulate_once(self:DVAE, u, n_paths=1, feedback='sample', out=None):
+def simulate_once(self:DVAE, u, n_paths=1, out=None):
     "As for all models; without x_<t in the conditionals, one fused pass through the prior"
-    if self.reads_x: return super(DVAE, self).simulate_once(u, n_paths, feedback)
+    if self.reads_x: return super(DVAE, self).simulate_once(u, n_paths)
     B,T,_ = u.shape; H,S,c = self.h_dim,self.s_dim,self.z_memory; rep = lambda v: v.repeat_interleave(n_paths, 0)
     blank = u.new_zeros(B, T, self.emission.feed_dim)
     h = out.state['h'] if out is not None else F.pad(gru_sequence(self.memory, self.look_back(blank, blank.new_zeros(B, T, self.x_dim), u), u.new_zeros(B, H)), (0,0,1,0))
@@ -236,7 +250,7 @@ def simulate_once(self:DVAE, u, n_paths=1, feedback='sample', out=None):
         s,z = h.new_zeros(B*n_paths, T+1, 0),mu+noise.transpose(0, 1)*(.5*logvar).exp()
     state = dict(h=rep(h), s=s, x=F.pad(rep(blank), (0,0,1,0)))
     new = SeqOutput(self.emit({k:v[:,:-1] for k,v in state.items()}, z, rep(u)), None, diag_normal(mu, logvar), z, state=state)
-    new.x = new.px.sample(); return new
+    new.x = self.draw_x(new.px); return new
 
 # %% ../nbs/04_dvae.ipynb #a90cffef
 @patch
@@ -246,14 +260,16 @@ def interpolate(self:DVAE,
                 weights,       # Numbers from 0 (a) to 1 (b), W of them
                 length:int,    # Steps to generate
                 seed=None,     # Makes it repeatable
-               )->Tensor:      # (W, length, C) in the user's units: emission means
+                n_samples=100, # Paths to average over
+               )->Tensor:      # (W, length, C) in the user's units: the mean of the paths
     "Fictitious units between two real ones: their memories (h, s and last value) mixed, then run on alone. Raises ValueError on bad input"
-    check_count(length, 'length'); w = torch.as_tensor(weights, dtype=self.x_loc.dtype, device=self.device)[:,None]
+    check_count(length, 'length'); n = check_count(n_samples, 'n_samples'); w = torch.as_tensor(weights, dtype=self.x_loc.dtype, device=self.device)[:,None]
     if self.u_dim: raise ValueError("interpolate is for models without known inputs; use sample(u=...)")
     with fork_seed(seed):
         ends = [state_at(self.unroll(self.prepare(o)[0]).state, len(o)) for o in (a,b)]
         mixed = {k:torch.lerp(ends[0][k], ends[1][k], w) for k in ends[0]}
-        return self.emission.mean(self.to_units(self.rollout(mixed, length).px))
+        paths = self.rollout(repeat_state(mixed, n), length).px
+        return self.emission.mean(self.to_units(paths)).unflatten(0, (-1,n)).mean(1)
 
 # %% ../nbs/04_dvae.ipynb #977e8947
 class Memory(nn.Module):
@@ -639,10 +655,10 @@ def unroll_steps(self:RVAE, x, u=None, mask=None, whole=False):
     return out
 
 @patch
-def rollout(self:RVAE, s, horizon, u=None, feedback='mean', z=None):
+def rollout(self:RVAE, s, horizon, u=None, z=None):
     "The generic rollout; a non-causal decoder first draws all latents"
-    out = super(RVAE, self).rollout(s, horizon, u, feedback, z)
-    if not self.causal: out.px = self.emit_path({k:v[:,:-1] for k,v in out.state.items()}, out.z, u); out.x = out.px.sample().to(self.x_loc.dtype)
+    out = super(RVAE, self).rollout(s, horizon, u, z)
+    if not self.causal: out.px = self.emit_path({k:v[:,:-1] for k,v in out.state.items()}, out.z, u); out.x = self.draw_x(out.px)
     return out
 
 # %% ../nbs/04_dvae.ipynb #97f0763a
@@ -687,10 +703,10 @@ def unroll_fast(self:AutoregressiveRNN, feed, m, u):
     return SeqOutput(self.emit({k:v[:,:-1] for k,v in state.items()}, None, u), state=state)
 
 @patch
-def simulate_once(self:AutoregressiveRNN, u, n_paths=1, feedback='sample', out=None):
+def simulate_once(self:AutoregressiveRNN, u, n_paths=1, out=None):
     "As for all models; without x_<t in the conditionals there is one path only, and no loop"
-    if self.reads_x: return super(AutoregressiveRNN, self).simulate_once(u, n_paths, feedback)
+    if self.reads_x: return super(AutoregressiveRNN, self).simulate_once(u, n_paths)
     if out is None: blank = u.new_zeros(*u.shape[:2], self.emission.feed_dim); out = self.unroll_fast(blank, blank.new_zeros(*u.shape[:2], self.x_dim), u)
     state = {k:v.repeat_interleave(n_paths, 0) for k,v in out.state.items()}
-    new = SeqOutput(self.emit({k:v[:,:-1] for k,v in state.items()}, None, u.repeat_interleave(n_paths, 0)), state=state); new.x = new.px.sample()
+    new = SeqOutput(self.emit({k:v[:,:-1] for k,v in state.items()}, None, u.repeat_interleave(n_paths, 0)), state=state); new.x = self.draw_x(new.px)
     return new

@@ -68,6 +68,7 @@ class FullGaussianMLP(nn.Module):
 # %% ../nbs/02_models.ipynb #4e6da58d
 class VAE(SequenceModel):
     "A VAE of vectors, (B, D): p(z) = N(0, I), p(x | z), q(z | x) with a diagonal or full covariance (Kingma & Welling 2014)"
+    masks_by_design = True
     sequential = False
     def __init__(self,
                  x_dim:int,         # Length D of a vector
@@ -330,6 +331,8 @@ def conv_decoder(nf:list, decoder:list, o_dim:int, nc_out:int, z_dim:int, avg_si
 class SequenceVAE(SequenceModel):
     "One latent for the whole sequence: its prior, and draws of it given a part of the sequence"
     smooths,sequential = True,False  # the latent has seen the whole sequence
+    redraws,masks_by_design = True,True
+    n_particles = 16  # each of them weighs many candidates at every step
 
 class VAEConv1d(SequenceVAE):
     "A VAE with one latent per sequence: convolutions and pooling to q(z | x_1:T), transposed convolutions to p(x_t | z)"
@@ -464,16 +467,16 @@ def _steps_of(s, horizon):
 
 # %% ../nbs/02_models.ipynb #973115b1
 @patch
-def rollout(self:VAEConv1d, s, horizon, u=None, feedback='mean', z=None):
-    "Read on in what was decoded: given z nothing that happens changes the rest, so `feedback` has no effect. Raises ValueError for a path of latents"
+def rollout(self:VAEConv1d, s, horizon, u=None, z=None):
+    "Read on in what was decoded: given z nothing that happens changes the rest. Raises ValueError for a path of latents"
     if z is not None: raise ValueError("one latent belongs to the whole sequence: pass it to `sample` or `decode`")
     t = s['t'][:,None]+torch.arange(horizon+1, device=s['t'].device)
     out = SeqOutput(self.emission(_steps_of(s, horizon)), state=dict(f=s['f'][:,None].expand(-1, horizon+1, -1, -1), t=t))
-    out.x = out.px.sample().to(self.x_loc.dtype)
+    out.x = self.draw_x(out.px)
     return out
 
 @patch
-def _continue(self:VAEConv1d, x, horizon, n, u, mask, ends, feedback):
+def _continue(self:VAEConv1d, x, horizon, n, u, mask, ends):
     "`forecast` on prepared inputs, from n draws of z given what is known"
     s = dict(f=self.features(self.draw_z(x, mask, n).flatten(0,1)), t=ends.repeat_interleave(n))
     out = self.rollout(s, horizon).x
@@ -486,11 +489,11 @@ def sample(self:VAEConv1d,
            n:int,      # Number of sequences
            length:int, # Steps T, at most `o_dim`
            u=None, z=None, # Latents to decode instead of the prior's draws, (n, Z)
-           state=None, warmup=None, seed=None,
+           state=None, seed=None,
           )->Tensor:   # (n, T, C), the user's units
     "Generate from the prior, or from given latents. Raises ValueError for counts and shapes that do not fit"
     if check_count(length, 'length')>self.o_dim: raise ValueError(f"the model describes {self.o_dim} steps (o_dim), {length} were asked for")
-    if u is not None or state is not None or warmup is not None: raise ValueError("one latent makes the whole sequence: u, state and warmup have no meaning here")
+    if u is not None or state is not None: raise ValueError("one latent makes the whole sequence: u and state have no meaning here")
     with fork_seed(seed):
         z = self.draw(self.prior_z(check_count(n, 'n'))) if z is None else torch.as_tensor(z)
         if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")

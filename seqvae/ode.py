@@ -12,7 +12,7 @@ import math
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from fastcore.basics import patch
-from .core import (Forecast, SeqOutput, SequenceModel, check_count, expand_mask, fork_seed, kl_latents, log_prob, make_emission,
+from .core import (Forecast, SeqOutput, SequenceModel, check_count, combine, expand_mask, fork_seed, kl_latents, log_prob, make_emission,
     observed_span, where_normal)
 from .models import MLP, GaussianMLP, SequenceVAE
 
@@ -96,6 +96,7 @@ def solver_error(field, z0, t0, times, n_steps=24):
 # %% ../nbs/06_ode.ipynb #b1210d34
 class ContinuousModel(SequenceModel):
     "A model in continuous time: its public functions take times t, (B, T), or (T,) for all rows alike; regular steps 0, 1, ... without"
+    masks_by_design = True
     any_order = False  # May forecasts be asked for at times before the last observation?
     def __init__(self,
                  x_dim:int,      # Channels C
@@ -163,7 +164,7 @@ def encode(self:ContinuousModel, x, u=None, mask=None, t=None): "See `SequenceMo
 @patch
 def reconstruct(self:ContinuousModel, x, n_samples=100, u=None, mask=None, seed=None, t=None): "See `SequenceModel.reconstruct`; `t`: times (B, T)"; return SequenceModel.reconstruct(self, x, n_samples, self.inputs(x, u, t, mask, asked=True), mask, seed)
 @patch
-def predict_next(self:ContinuousModel, x, u=None, mask=None, t=None): "See `SequenceModel.predict_next`; `t`: times (B, T)"; return SequenceModel.predict_next(self, x, self.inputs(x, u, t, mask), mask)
+def predict_next(self:ContinuousModel, x, u=None, mask=None, n_particles=None, seed=None, t=None): "See `SequenceModel.predict_next`; `t`: times (B, T)"; return SequenceModel.predict_next(self, x, self.inputs(x, u, t, mask), mask, n_particles, seed)
 @patch
 def log_likelihood(self:ContinuousModel, x, n_samples=1, u=None, mask=None, seed=None, method=None, t=None):
     "See `SequenceModel.log_likelihood`; `t`: times (B, T)"
@@ -202,7 +203,6 @@ def forecast(self:ContinuousModel,
              n_samples=100,  # Samples S
              u=None,
              mask=None,      # True = observed, (B, T) or (B, T, C)
-             feedback='mean', # What an autoregressive model reads of its own steps, see `SequenceModel.rollout`
              seed=None,      # Makes the forecast repeatable
              t=None,         # Times of x, (B, T)
              times=None,     # Times to forecast, (B, H), or (H,) for all rows alike
@@ -210,11 +210,11 @@ def forecast(self:ContinuousModel,
     "The series at other times, given what is known. Raises ValueError on bad input, and for times that are not in the future where the model looks only forwards"
     if u is not None: raise ValueError(f"{type(self).__name__} has no known inputs u")
     clock,H = self._futures(x, horizon, t, times, mask)
-    return SequenceModel.forecast(self, x, H, n_samples, clock, mask, feedback, seed)
+    return SequenceModel.forecast(self, x, H, n_samples, clock, mask, seed)
 
 # %% ../nbs/06_ode.ipynb #f4a0852c
 @patch
-def start(self:ContinuousModel, batch=1): "The state to hand to the first `step`"; return dict(SequenceModel.start(self, batch), origin=None, last=None)
+def start(self:ContinuousModel, batch=1, n_particles=None): "The state to hand to the first `step`"; return dict(SequenceModel.start(self, batch, n_particles), origin=None, last=None)
 
 @patch
 def step(self:ContinuousModel,
@@ -224,7 +224,7 @@ def step(self:ContinuousModel,
         ):           # p(x_t | past) in the user's units, batch shape (B,); the new state
     "Take in the last observation, predict at time t. Raises ValueError for a time that is not after the last one"
     if u is not None: raise ValueError(f"{type(self).__name__} has no known inputs u")
-    B = len(next(iter(state['s'].values()))); last = state['last']
+    B,last = len(state['logw']),state['last']
     t = (0. if last is None else last+1) if t is None else t; t = torch.as_tensor(t, dtype=torch.float64, device=self.device).expand(B)
     if not t.isfinite().all() or (last is not None and (t<=last).any()): raise ValueError(f"times must increase, got {t.tolist()}" + ("" if last is None else f" after {last.tolist()}"))
     origin = t if state['origin'] is None else state['origin']
@@ -409,7 +409,7 @@ def restart(self:LatentODE, out, x, mask=None, share=.7):
 
 # %% ../nbs/06_ode.ipynb #ff29e192
 @patch
-def _continue(self:LatentODE, x, horizon, n, u, mask, ends, feedback):
+def _continue(self:LatentODE, x, horizon, n, u, mask, ends):
     "`forecast` on prepared inputs: the paths of n draws of z at the times asked for"
     T = x.shape[1]; u = self.prepare_u(u, len(x), T+horizon); z = self.draw_z(x, mask, n, u=u[:,:T]).flatten(0, 1)
     first = 0 if mask is None else mask.any(-1).float().argmax(1); rows = torch.arange(len(x), device=x.device)
@@ -428,11 +428,11 @@ def _sample_times(n, length, t):
 @torch.no_grad()
 def sample(self:LatentODE, n:int, length:int=None,
            u=None, z=None, # Latents to start from instead of the prior's draws, (n, Z)
-           state=None, warmup=None, seed=None,
+           state=None, seed=None,
            t=None,         # Times, (n, T), or (T,) for all alike; regular steps without
           )->Tensor:       # (n, T, C), the user's units
     "Series from the prior, or through given states. Raises ValueError for counts and shapes that do not fit"
-    if u is not None or state is not None or warmup is not None: raise ValueError("one latent makes the whole sequence: u, state and warmup have no meaning here")
+    if u is not None or state is not None: raise ValueError("one latent makes the whole sequence: u and state have no meaning here")
     t = _sample_times(n, length, t)
     with fork_seed(seed):
         z = self.draw(self.prior_z(n)) if z is None else torch.as_tensor(z)
@@ -459,16 +459,17 @@ def advance(self:LatentODE, s, x, m, z, u):
     return {**s, **new}
 
 @patch
-def rollout(self:LatentODE, s, horizon, u=None, feedback='mean', z=None):
+def rollout(self:LatentODE, s, horizon, u=None, z=None):
     "The path read off at the next steps: given z nothing that happens changes it. Raises ValueError for a path of latents"
     if z is not None: raise ValueError("one latent belongs to the whole sequence: pass it to `sample` or `decode`")
     out = SeqOutput(self.given(s['z'], None, torch.where(s['seen'][...,None], u-s['t0'][...,None], u-u[:,:1])), state={k:v[:,None].expand(-1, horizon+1, *v.shape[1:]) for k,v in s.items()})
-    out.x = out.px.sample().to(self.x_loc.dtype)
+    out.x = self.draw_x(out.px)
     return out
 
 # %% ../nbs/06_ode.ipynb #322673f1
 class ODERNN(ContinuousModel):
     "p(x_i | x_<i) from a hidden state that moves along an ODE between observations and jumps at them (Rubanova et al. 2019, algorithm 1)"
+    z_dim = 0
     def __init__(self,
                  x_dim:int,       # Channels C
                  h_dim:int=64,    # Width of the hidden state H
@@ -520,26 +521,29 @@ def unroll_steps(self:ODERNN, x, u=None, mask=None, whole=False):
 def emit_path(self:ODERNN, s, z, u=None, mask=None): return self.emit({k:v.flatten(0, 1) for k,v in s.items()}, None, u.flatten(0, 1))
 
 @patch
-def filter_next(self:ODERNN, x, u=None, mask=None): "One pass is enough: what it emits at t has not seen x_t"; return self.unroll(x, u, mask, whole=True).px
+def filter_next(self:ODERNN, x, u, mask, n):
+    "One pass is enough: what it emits at t has not seen x_t"
+    px = self.unroll(x, u, mask, whole=True).px
+    return combine([px], lambda parameters: parameters[0].unsqueeze(2)),x.new_zeros(*x.shape[:2], 1)
 
 @patch
-def _continue(self:ODERNN, x, horizon, n, u, mask, ends, feedback):
+def _continue(self:ODERNN, x, horizon, n, u, mask, ends):
     "`forecast` on prepared inputs: the past is read once for all samples"
     B,T,_ = x.shape; u = self.prepare_u(u, B, T+horizon); first = 0 if mask is None else mask.any(-1).float().argmax(1); rows = torch.arange(B, device=x.device)
     state = self.unroll(x, u[:,:T], mask).state; u = u-u[rows,first][:,None]
     rep = lambda v: v.repeat_interleave(n, 0); idx = (ends[:,None]+torch.arange(horizon, device=x.device))[...,None]
-    s = self.rollout({k:rep(v[rows,ends]) for k,v in state.items()}, horizon, rep(u.gather(1, idx)), feedback).x
+    s = self.rollout({k:rep(v[rows,ends]) for k,v in state.items()}, horizon, rep(u.gather(1, idx))).x
     return self.emission.restore(s, self.x_loc, self.x_scale).unflatten(0, (B,n)).transpose(0, 1)
 
 # %% ../nbs/06_ode.ipynb #4ccebe96
 @patch
 @torch.no_grad()
-def sample(self:ODERNN, n:int, length:int=None, u=None, z=None, state=None, warmup=None, seed=None,
+def sample(self:ODERNN, n:int, length:int=None, u=None, z=None, state=None, seed=None,
            t=None, # Times, (n, T), or (T,) for all alike; regular steps without
           )->Tensor: # (n, T, C), the user's units
     "Generate from nothing. Raises ValueError as `SequenceModel.sample`"
     t = _sample_times(n, length, t).to(self.device)
-    return SequenceModel.sample(self, n, t.shape[1], ((t-t[:,:1])/self.t_scale).to(self.x_loc.dtype)[...,None], z, state, warmup, seed)
+    return SequenceModel.sample(self, n, t.shape[1], ((t-t[:,:1])/self.t_scale).to(self.x_loc.dtype)[...,None], z, state, seed)
 
 # %% ../nbs/06_ode.ipynb #067f60bf
 def poisson_log_likelihood(log_rate:Tensor,  # log lambda at the events, (..., N, C)

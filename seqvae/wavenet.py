@@ -15,7 +15,7 @@ from torch.distributions import MixtureSameFamily
 from torch.nn.utils.parametrizations import weight_norm as normalize_weight
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
-from .core import SeqOutput, Forecast, check_count, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
+from .core import SeqOutput, Forecast, check_count, combine, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
 from .models import Conv1d, VAEConv1d, init_cnn
 
 # %% ../nbs/03_wavenet.ipynb #07aa1c99
@@ -357,12 +357,10 @@ def rollout(self:VAEWaveNet,
             s:dict,           # State before the first unseen step
             horizon:int,      # Steps H
             u=None,           # Known inputs of these steps, prepared, (B, H, U)
-            feedback='mean',  # What the model reads of its own steps: 'mean' or 'sample'
             z=None,           # Not here: the latent of the whole sequence is in the state
             bar=False,        # Show progress?
            )->SeqOutput:      # `px` with batch shape (B, H); `x` are the samples, (B, H, C)
-    "Run on alone with cached columns; standardised units, differentiable. Raises ValueError for an unknown feedback and for a path of latents"
-    if feedback not in ('mean','sample'): raise ValueError(f"feedback is 'mean' or 'sample', got {feedback!r}")
+    "Run on alone with cached columns; standardised units, differentiable. Raises ValueError for a path of latents"
     if z is not None: raise ValueError("one latent belongs to the whole sequence: pass it to `sample`")
     ends,zs = s['t'],s.get('z'); T = int(ends.max().clamp(min=0)); past = s['u'][:,:T] if 'u' in s and T else None; fs,xs,feed = [],[],None
     cache = CachedWaveNet(self, s['x'][:,:T], ends.clamp(min=0), self.features(zs, T) if T else None, past)
@@ -370,10 +368,10 @@ def rollout(self:VAEWaveNet,
     gs = self.units(conds[0].mT) if self.gain else [1.]*horizon                       # (H, B, 1)
     for t in progress_bar(range(horizon), leave=False) if bar else range(horizon):
         fs.append(cache.step(feed, *[c[t] for c in conds])); px = self.emit_in_units(fs[-1].T, gs[t])
-        if feedback=='sample': xs.append(px.sample().to(self.x_loc.dtype))
-        feed = ((self.emission.feed(xs[-1]) if feedback=='sample' else self.emission.expected(px))*gs[t]).T
+        xs.append(self.draw_x(px))
+        feed = (self.emission.feed(xs[-1])*gs[t]).T
     out = SeqOutput(self.emit_in_units(torch.stack(fs).permute(2,0,1), gs.transpose(0,1) if self.gain else 1.))
-    out.x = torch.stack(xs, 1) if feedback=='sample' else out.px.sample().to(self.x_loc.dtype)
+    out.x = torch.stack(xs, 1)
     return out
 
 # %% ../nbs/03_wavenet.ipynb #7732a6ea
@@ -384,7 +382,7 @@ def sample(self:VAEWaveNet,
            length:int,  # Steps T, also beyond `o_dim`
            u=None,      # Known inputs, (n, T, U), or (n, U) for a condition that does not change
            z=None,      # Latents, (n, Z), or (Z,) for all alike; the prior's draws if None
-           state=None, warmup=None, # Not here
+           state=None,  # Not here
            seed=None,   # Makes it repeatable
            burn_in=None, # Steps drawn before the first and dropped; None: two receptive fields for a model that was not trained on first steps
            max_bytes=2**28, # Memory for one chunk of sequences
@@ -392,7 +390,7 @@ def sample(self:VAEWaveNet,
           )->Tensor:    # (n, T, C), the user's units
     "Generate from the prior, or with given latents. Raises ValueError for counts and shapes that do not fit"
     n,length = check_count(n, 'n'),check_count(length, 'length')
-    if state is not None or warmup is not None: raise ValueError("one latent makes the whole sequence: state and warmup have no meaning here, see burn_in")
+    if state is not None: raise ValueError("one latent makes the whole sequence: a state has no meaning here, see burn_in")
     burn = (0 if self.use_pad else 2*self.receptive_field) if burn_in is None else check_count(burn_in, 'burn_in', 0)
     z,u = self._as_latents(z, n),self._as_conditions(u, n, length, burn)
     width = self.init_conv.out_channels
@@ -409,7 +407,7 @@ def sample(self:VAEWaveNet,
 def _generate(self:VAEWaveNet, z, u, n, length, burn, bar):
     s = dict(x=self.x_loc.new_zeros(n, 0, self.x_dim), t=torch.full((n,), -burn, device=self.device))
     if z is not None: s['z'] = z
-    return self.rollout(s, burn+length, u, 'sample', bar=bar).x[:,burn:]
+    return self.rollout(s, burn+length, u, bar=bar).x[:,burn:]
 
 @patch
 def _as_latents(self:VAEWaveNet, z, n):
@@ -479,32 +477,35 @@ def draw_z(self:VAEWaveNet, x, mask=None, n=1, candidates=None, u=None):
 
 # %% ../nbs/03_wavenet.ipynb #debe0aba
 @patch
-def filter_next(self:VAEWaveNet, x, u=None, mask=None):
-    "`predict_next` on prepared inputs. The latents are drawn from the past alone, anew whenever it has doubled: between that they are older than they could be, never from the future"
+def filter_next(self:VAEWaveNet, x, u, mask, n):
+    "As for all models, with n draws of the latents of equal weight. They are drawn from the past alone, anew whenever it has doubled: between that they are older than they could be, never from the future"
+    rows = len(x); x,u,mask = (None if v is None else v.repeat_interleave(n, 0) for v in (x, u, mask))
     B,T,_ = x.shape; cuts,fs,gs = [0]+[2**i for i in range(T.bit_length()) if 2**i<T]+[T],[],[]
     for a,b in zip(cuts[:-1], cuts[1:]):
         head = lambda v: None if v is None else v[:,:a]
         z = None if self.decoder is None else self.draw_z(head(x), head(mask), u=head(u))[:,0] if a else self.draw(self.prior_z(B))
         c = self.features(z, b); g = self.units(c)
         fs.append(self.net(self.emission.feed(x[:,:b])*g, c, None if u is None else u[:,:b], pad=True)[:,a:]); gs.append(g[:,a:] if self.gain else g)
-    return self.emit_in_units(torch.cat(fs, 1), torch.cat(gs, 1) if self.gain else 1.)
+    px = self.emit_in_units(torch.cat(fs, 1), torch.cat(gs, 1) if self.gain else 1.)
+    px = combine([px], lambda parameters: parameters[0].unflatten(0, (rows,n)).transpose(1, 2))
+    return px,x.new_full((rows,T,n), -math.log(n))
 
 @patch
-def _continue(self:VAEWaveNet, x, horizon, n, u, mask, ends, feedback):
+def _continue(self:VAEWaveNet, x, horizon, n, u, mask, ends):
     "`forecast` on prepared inputs, from n draws of z given what is known: a few rows at a time"
     B,T,_ = x.shape; past = None if u is None else u[:,:T]; few = max(1, 2**18//(n*(T+horizon)))
-    parts = [self._continue_rows(*(None if v is None else v[i:i+few] for v in (x, u, past, mask, ends)), horizon, n, feedback) for i in range(0, B, few)]
+    parts = [self._continue_rows(*(None if v is None else v[i:i+few] for v in (x, u, past, mask, ends)), horizon, n) for i in range(0, B, few)]
     s = torch.cat(parts)
     s = self.emission.restore(s, self.x_loc, self.x_scale)
     return s.unflatten(0, (B,n)).transpose(0, 1)
 
 @patch
-def _continue_rows(self:VAEWaveNet, x, u, past, mask, ends, horizon, n, feedback):
+def _continue_rows(self:VAEWaveNet, x, u, past, mask, ends, horizon, n):
     rep = lambda v: v.repeat_interleave(n, 0); z = self.draw_z(x, mask, n, u=past); s = dict(x=rep(x), t=rep(ends))
     if z is not None: s['z'] = z.flatten(0,1)
-    if u is None: return self.rollout(s, horizon, None, 'sample').x
+    if u is None: return self.rollout(s, horizon).x
     idx = ends[:,None]+torch.arange(horizon, device=x.device)
-    return self.rollout({**s, 'u':rep(past)}, horizon, rep(u.gather(1, idx[...,None].expand(-1, -1, self.u_dim))), 'sample').x
+    return self.rollout({**s, 'u':rep(past)}, horizon, rep(u.gather(1, idx[...,None].expand(-1, -1, self.u_dim)))).x
 
 # %% ../nbs/03_wavenet.ipynb #fd522265
 @patch
