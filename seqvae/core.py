@@ -166,7 +166,12 @@ class Emission(nn.Module):
     def feed(self, x): "What networks read of x"; return x
     def unfeed(self, v): "x from what networks read of it"; return v
     def expected(self, px): return px.mean
-    def mean(self, px): "Mean observation, (..., C)"; return px.mean
+    def mean_of(self, px): "Mean observation of a single emission, (..., C)"; return px.mean
+    def mean(self, px):
+        "Mean observation, (..., C), also of a mixture of emissions"
+        if not isinstance(px, MixtureSameFamily): return self.mean_of(px)
+        weights = px.mixture_distribution.probs[...,None]
+        return (weights*self.mean_of(px.component_distribution)).sum(-2)
     def check(self, x): "Raise ValueError if the values `x` cannot come from this distribution"
     def to_units(self, px, loc, scale): return px
     def restore(self, x, loc, scale): "Draws back in the user's units"; return x*scale+loc if self.continuous else x
@@ -269,7 +274,7 @@ class CategoricalEmission(Emission):
     def feed(self, x): return F.one_hot(x.long(), self.n_levels).flatten(-2).to(self.linear.weight.dtype)
     def unfeed(self, v): return v.unflatten(-1, (self.x_dim,self.n_levels)).argmax(-1).to(v.dtype)
     def expected(self, px): return px.base_dist.probs.flatten(-2)
-    def mean(self, px): "Mean level, which need not be a whole number, (..., C)"; p = px.base_dist.probs; return (p*torch.arange(self.n_levels, device=p.device)).sum(-1)
+    def mean_of(self, px): "Mean level, which need not be a whole number, (..., C)"; p = px.base_dist.probs; return (p*torch.arange(self.n_levels, device=p.device)).sum(-1)
     def check(self, x):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
             raise ValueError(f"a categorical emission with {self.n_levels} levels needs whole numbers from 0 to {self.n_levels-1}, got values from {x.min():g} to {x.max():g}")

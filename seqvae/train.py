@@ -136,23 +136,42 @@ class TCLoss(Loss):
 
 # %% ../nbs/05_train.ipynb #e66b122a
 class Overshooting(Callback):
-    "Add the loss of rollouts from random steps: -log mean_k p(x_cut+1..cut+H | path k), per step"
+    "Add the loss of rollouts from random steps, -log mean_k p(x_cut+1..cut+H | path k) per step, while the memory forms"
     run_valid = False
     def __init__(self,
                  horizon=50,    # Steps H
-                 weight=1.,     # Of the rollout loss beside the ELBO
-                 n_paths=4,     # Latent paths K a row
+                 weight=1.,     # Of the rollout loss beside the ELBO, before it fades
+                 n_paths=4,     # Paths K a row
                  rows=None,     # Rows of the batch to use; None: half of them
                  min_context=10, # Earliest cut
-                 grow=0.4,      # Share of training over which the horizon grows to H
+                 grow=0.2,      # Share of training over which the horizon grows to H
+                 fade=(0.3,0.6), # Shares of training between which the weight falls to zero; None: it stays, and forecasts get too wide
                 ):
-        check_count(horizon, 'horizon'); check_count(n_paths, 'n_paths'); store_attr()
+        check_count(horizon, 'horizon')
+        check_count(n_paths, 'n_paths')
+        if fade is not None and not 0<=fade[0]<=fade[1]<=1:
+            raise ValueError(f"fade is two shares of training, 0 <= from <= to <= 1, got {fade}")
+        store_attr()
     def before_fit(self):
+        "Raise ValueError for models that have no steps to roll on in"
         if hasattr(self.model, 'set_clock'): raise ValueError(f"Overshooting rolls on in steps, and a {type(self.model).__name__} has none: `Consistency` is what the latent ODE has instead")
+    def weight_at(self, pct):
+        "The weight at a share of training"
+        if self.fade is None or pct<=self.fade[0]: return self.weight
+        if pct>=self.fade[1]: return 0.
+        return self.weight*(self.fade[1]-pct)/(self.fade[1]-self.fade[0])
+    def horizon_at(self, pct):
+        "The horizon at a share of training: from 5 steps to all"
+        grown = min(1., pct/self.grow) if self.grow else 1.
+        return max(1, round(min(self.horizon, 5+(self.horizon-5)*grown)))
     def after_loss(self):
-        H = round(min(self.horizon, 5+(self.horizon-5)*self.pct_train/self.grow)) if self.grow else self.horizon
-        self.rollout_loss = rollout_loss(self.model, self.learn.pred, self.xb, self.yb, max(1, H), self.n_paths, self.rows or max(1, len(self.yb[0])//2), self.min_context)
-        self.learn.loss_grad = self.learn.loss_grad + self.weight*self.rollout_loss
+        "Add the rollout loss to what is differentiated; the loss that is reported stays the ELBO"
+        weight = self.weight_at(self.pct_train)
+        if weight==0: return
+        rows = self.rows or max(1, len(self.yb[0])//2)
+        horizon = self.horizon_at(self.pct_train)
+        self.rollout_loss = rollout_loss(self.model, self.learn.pred, self.xb, self.yb, horizon, self.n_paths, rows, self.min_context)
+        self.learn.loss_grad = self.learn.loss_grad + weight*self.rollout_loss
 
 # %% ../nbs/05_train.ipynb #63c2728d
 def rollout_loss(model,       # A SequenceModel
@@ -190,14 +209,13 @@ class Simulation(Callback):
     def __init__(self,
                  weight=0.5,    # Share of the second term, above 0 and at most 1
                  n_paths=4,     # Latent paths K a row, from the first step on
-                 feedback='sample', # What a model that reads x_<t reads of its own: 'sample' or 'mean'
                 ):
         if not 0<weight<=1: raise ValueError(f"weight is a share above 0 and at most 1, got {weight}")
         check_count(n_paths, 'n_paths'); store_attr()
     def before_fit(self):
         if not self.model.u_dim: raise ValueError("Simulation needs a model with known inputs: this one was built with u_dim=0")
     def after_loss(self):
-        self.simulation_loss = simulation_loss(self.model, self.xb[1], *self.yb, self.n_paths, self.feedback, self.pred)
+        self.simulation_loss = simulation_loss(self.model, self.xb[1], *self.yb, self.n_paths, self.pred)
         self.learn.loss_grad = (1-self.weight)*self.learn.loss_grad + self.weight*self.simulation_loss
         self.learn.loss = self.learn.loss_grad.clone()
 
@@ -205,13 +223,12 @@ def simulation_loss(model,     # A SequenceModel with known inputs
                     u,         # Known inputs, (B, T, U)
                     x, mask=None, # What should come out, (B, T, C), and True = observed
                     n_paths=4, # Latent paths K a row
-                    feedback='sample',
                     out=None,  # The model's pass over the same batch, if there is one
                    ):
     "-log mean_k p(x_t | path k), nats per observed step, scalar"
     rep = lambda v: None if v is None else v.repeat_interleave(n_paths, 0)
     mask = None if mask is None else expand_mask(mask, x.shape)
-    px = model.to_units(model.simulate_once(model.prepare_u(u, *x.shape[:2]), n_paths, feedback, out).px)
+    px = model.to_units(model.simulate_once(model.prepare_u(u, *x.shape[:2]), n_paths, out).px)
     lp = torch.logsumexp(log_prob(px, rep(x), rep(mask)).unflatten(0, (-1,n_paths)), 1)-math.log(n_paths)
     if mask is None: return -lp.mean()
     seen = mask.any(-1); return -torch.where(seen, lp, 0.).sum()/seen.sum().clamp(min=1)
@@ -535,8 +552,7 @@ def _evaluate_batch(model, s, clean, horizon, n_samples, scale):
     x,mask,truth = cut_series(s, horizon); u = cut_inputs(s, horizon); full,fmask = masked(s.padded())
     t = s.padded_times(); cut,times = ({},{}) if t is None else (dict(t=t[:,:x.shape[1]], times=torch.stack([torch.from_numpy(s.times(i)[-horizon:]) for i in range(len(s))])),dict(t=t))
     fc = model.forecast(x, horizon, n_samples, u=u, mask=mask, **cut).samples.cpu()
-    k = 16; rep = lambda v: None if v is None else v.repeat_interleave(k, 0)          # the mean of p(x_t | x_<t): average over draws of z_t
-    pred = model.emission.mean(model.predict_next(rep(full), rep(u), rep(fmask), **{k:rep(v) for k,v in times.items()})).unflatten(0, (-1,k)).mean(1).cpu()
+    pred = model.emission.mean(model.predict_next(full, u, fmask, **times)).cpu()
     target = full if clean is None else torch.nan_to_num(clean.padded())
     ok = torch.ones_like(full, dtype=torch.bool) if fmask is None else fmask.clone(); ok[:,0] = False   # nothing is before the first step
     se = torch.where(ok, ((pred-target)/scale)**2, 0.); one = se.flatten(1).sum(1)/ok.flatten(1).sum(1)
