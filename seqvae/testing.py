@@ -284,7 +284,7 @@ def check_declarations(model: SequenceModel, case: Case):
 # %% ../nbs/13_testing.ipynb #a240fad2
 @torch.no_grad()
 def check_latents(model: SequenceModel, case: Case):
-    "`emit_with` and a pass's own latents give the pass's own emission"
+    "`emit_with` gives the emission of a pass for its latents, and another for others"
     with latents_at_means(model):
         out = model.forward_once(case.x, case.known)
         if out.z is None:
@@ -295,6 +295,8 @@ def check_latents(model: SequenceModel, case: Case):
             model.emission.mean(out.px).flatten(0, 1),
             "a pass's own latents give another emission",
         )
+        other = _emission_with(model, out, out.z.roll(1, 0), case)
+        differ(other, own, "the latents of other rows give the same emission")
 
 # %% ../nbs/13_testing.ipynb #97ce82d2
 @torch.no_grad()

@@ -4,8 +4,7 @@ import itertools
 import math
 import pytest
 import torch
-from torch import nn
-from seqvae.core import SequenceModel, as_series
+from seqvae.core import as_series
 from seqvae.dvae import DKF, DVAE, RVAE, SRNN, STORN, VRNN, AutoregressiveRNN
 from seqvae.models import VAEConv1d
 from seqvae.ode import ODERNN, LatentODE
@@ -145,6 +144,12 @@ class Shuffled(DVAE):
         return super().emit_with(out, z.roll(1, 0), u, mask)
 
 
+class Deaf(DVAE):
+    "`emit_with` that does not use the latents it is given"
+    def emit_with(self, out, z, u=None, mask=None):
+        return super().emit_with(out, out.z, u, mask)
+
+
 class Clairvoyant(VRNN):
     "Predicts with the posterior"
     def predict_next(self, x, u=None, mask=None):
@@ -272,7 +277,7 @@ BREACHES = [
     (Gregarious, 'rows', "a row's bound depends on the other rows"), (Hasty, 'fast_pass', 'another bound than the loop'),
     (Frozen, 'fast_pass', 'another gradient than the loop'), (Modest, 'declarations', 'smooths=False, but the posterior'),
     (Boastful, 'declarations', 'smooths=True, but the posterior'), (Unsteady, 'declarations', 'sequential=True, but the emission'),
-    (Shuffled, 'latents', "own latents give another emission"),
+    (Shuffled, 'latents', "own latents give another emission"), (Deaf, 'latents', 'give the same emission'),
     (Clairvoyant, 'predictions', 'sees what it predicts'), (LatePredictions, 'predictions', 'does not read the known inputs of its step'),
     (EarlyPredictions, 'predictions', 'reads known inputs before their step'), (LateMemory, 'streaming', 'differ at step'),
     (LateForecast, 'forecast', 'does not read the known inputs of its step 0 of 4'), (EarlyForecast, 'forecast', 'reads known inputs before their step'),
@@ -298,3 +303,106 @@ def test_a_breach_is_caught(cls, law, says):
         model.scale = 2.
     broken = broken_laws(model, skip=set(LAWS)-{law})
     assert says in broken.get(law, 'nothing broken'), broken
+
+
+# ---- what goes beyond laws of one model ---------------------------------------------------------
+
+def run_on(model, x, u, horizon):
+    "Means of p(x_T+k | x_1:T, x_T+1..T+k-1 at their means), (B, H, C), by the four densities of a filter"
+    T = x.shape[1]
+    xs, us, _ = model.prepare(x, u, steps=T+horizon)
+    s, means, seen = model.init_state(len(x)), [], torch.ones_like(xs[:, 0], dtype=torch.bool)
+    for t in range(T+horizon):
+        z = model.prior(s, us[:, t])
+        px = model.emit(s, model.draw(z), us[:, t])
+        read = xs[:, t] if t < T else px.mean
+        if z is not None:
+            z = model.draw(model.posterior(s, read, seen, us[:, t], None) if t < T else z)
+        means.append(px.mean)
+        s = model.advance(s, read, seen, z, us[:, t])
+    return torch.stack(means[T:], 1)*model.x_scale+model.x_loc
+
+
+@pytest.mark.parametrize('cls,options', [(DVAE, {}), (DVAE, dict(reads_x=False)), (VRNN, {}), (STORN, {}), (AutoregressiveRNN, {})],
+                         ids=['dvae', 'dvae-inputs', 'vrnn', 'storn', 'rnn'])
+def test_a_forecast_is_the_model_run_on_with_its_own_draws(cls, options):
+    "With all noise turned off nothing is left but the four densities, each at its own step"
+    model = of_family(cls, emission='mse', emission_kwargs=dict(sigma=1e-6), **options).double()
+    model.set_scale([1., 2.], [3., .5], [1.], [2.])
+    x, u = torch.randn(2, 9, 2).double(), torch.randn(2, 14, 1).double()
+    with torch.no_grad(), latents_at_means(model):
+        for mask, end in ((None, 9), (torch.arange(9).expand(2, 9) < 7, 7)):
+            fc = model.forecast(x, 5, 2, u=u, mask=mask, feedback='sample', seed=0).samples[0]
+            expected = run_on(model, x[:, :end], u[:, :end+5], 5)
+            torch.testing.assert_close(fc, expected, rtol=0, atol=1e-4)
+
+
+CONTINUOUS = {k: MODELS[k][0] for k in ('latent-ode', 'latent-ode-events', 'ode-rnn')}
+
+
+def times_of(rows, steps, seed=0):
+    "Irregular times, (rows, steps), of which none is regular"
+    g = torch.Generator().manual_seed(seed)
+    return (torch.rand(rows, steps, generator=g)+.3).cumsum(1).double()
+
+
+def predicted(model, x, t, mask=None):
+    return model.emission.mean(model.predict_next(x, t=t, mask=mask))
+
+
+@pytest.mark.parametrize('name', CONTINUOUS)
+def test_times_act_at_their_own_step(name):
+    model = CONTINUOUS[name]().double().eval()
+    case, t = make_case(model, steps=8), times_of(3, 8)
+    moved = t.clone()
+    moved[:, 4] += .2
+    with torch.no_grad(), latents_at_means(model):
+        base, other = predicted(model, case.x, t), predicted(model, case.x, moved)
+        torch.testing.assert_close(other[:, :4], base[:, :4], rtol=0, atol=1e-9)
+        assert ((other-base)[:, 4].abs() > 1e-7).all()
+        for mask in (None, case.mask):                       # when the clock began does not matter, nor its unit
+            base = predicted(model, case.x, t, mask)
+            torch.testing.assert_close(predicted(model, case.x, t+100, mask), base, rtol=0, atol=1e-9)
+            scale = float(model.t_scale)
+            model.set_clock(60*scale)
+            torch.testing.assert_close(predicted(model, case.x, 60*t, mask), base, rtol=0, atol=1e-9)
+            model.set_clock(scale)
+
+
+@pytest.mark.parametrize('name', CONTINUOUS)
+def test_regular_steps_are_the_times_zero_one_two(name):
+    model = CONTINUOUS[name]().double().eval()
+    case, t = make_case(model, steps=8), torch.arange(12.).double()
+    with torch.no_grad(), latents_at_means(model):
+        torch.testing.assert_close(predicted(model, case.x, t[:8]), predicted(model, case.x, None))
+        bound = [model.log_likelihood(case.x, mask=case.mask, t=v) for v in (None, t[:8])]
+        torch.testing.assert_close(*bound)
+    for mask, first in ((None, 8), (case.mask[2:], 5)):      # behind the last observation
+        row = case.x[2:]
+        a = model.forecast(row, 3, 4, mask=mask, seed=0).samples
+        b = model.forecast(row, n_samples=4, mask=mask, seed=0, t=t[:8], times=t[first:first+3]).samples
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize('name', CONTINUOUS)
+def test_streaming_at_irregular_times_is_what_predict_next_says(name):
+    model = CONTINUOUS[name]().double().eval()
+    case, t = make_case(model, steps=8), times_of(3, 8)
+    with torch.no_grad(), latents_at_means(model):
+        whole, state = predicted(model, case.hidden, t, case.mask), model.start(3)
+        for i in range(8):
+            px, state = model.step(case.hidden[:, i-1] if i else None, state, t=t[:, i])
+            torch.testing.assert_close(model.emission.mean(px), whole[:, i], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize('name', CONTINUOUS)
+def test_a_forecast_changes_at_the_time_that_changed(name):
+    model = CONTINUOUS[name]().double().eval()
+    case, t = make_case(model, steps=8), times_of(3, 12)
+    t, times = t[:1, :8], t[:1, 8:]
+    moved = times.clone()
+    moved[:, 2] += .1
+    draw = lambda when: model.forecast(case.x[:1], n_samples=1, t=t, times=when, seed=0).samples
+    a, b = draw(times), draw(moved)
+    torch.testing.assert_close(a[:, :, :2], b[:, :, :2], rtol=0, atol=1e-9)
+    assert (a[:, :, 2] != b[:, :, 2]).any()
