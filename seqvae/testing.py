@@ -13,6 +13,7 @@ __all__ = ['LAWS', 'Case', 'make_case', 'latents_at_means', 'rounding', 'agree',
 import copy, math, tempfile, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 import torch
 from torch import Tensor
@@ -57,12 +58,8 @@ def make_case(
     "Three series drawn from the model itself, with gaps of every kind"
     T, H, B = check_count(steps, "steps", 8), check_count(horizon, "horizon", 2), 3
     with fork_seed(seed):
-        u = None
-        if model.u_dim:
-            u = (
-                torch.randn(B, T + H, model.u_dim).to(model.u_loc) * model.u_scale
-                + model.u_loc
-            )
+        u = torch.randn(B, T + H, model.u_dim).to(model.u_loc) if model.u_dim else None
+        u = None if u is None else u * model.u_scale + model.u_loc
         x = model.sample(B, T, seed=seed, **({} if u is None else dict(u=u[:, :T])))
     mask = torch.ones_like(x, dtype=torch.bool)
     mask[0, T - 6 : T - 4] = False
@@ -157,17 +154,15 @@ def _bound(model, x, u=None, mask=None):
 def check_masks(model: SequenceModel, case: Case):
     "What is hidden is never read: it may be any number, or NaN"
     x, u, mask = case.x, case.known, case.mask
-    others = torch.where(
-        mask, x, x.flip(1).roll(1, 0)
-    )  # values that the emission can have
-    draw = lambda v: (
-        model.forecast(v, case.horizon, 2, u=case.u, mask=mask, seed=0).samples
-    )
-    bound, future = _bound(model, x, u, mask), draw(x)
-    for name, v in (("other numbers", others), ("NaN", case.hidden)):
+    H = case.horizon
+    given = dict(u=case.u, mask=mask, seed=0)
+    other = x.flip(1).roll(1, 0)  # values that the emission can have
+    hidden = {"other numbers": torch.where(mask, x, other), "NaN": case.hidden}
+    bound, future = _bound(model, x, u, mask), model.forecast(x, H, 2, **given).samples
+    for name, v in hidden.items():
         what = f"{name} where the mask is False change"
         agree(_bound(model, v, u, mask), bound, f"{what} the bound")
-        agree(draw(v), future, f"{what} the forecast")
+        agree(model.forecast(v, H, 2, **given).samples, future, f"{what} the forecast")
 
 # %% ../nbs/13_testing.ipynb #cb39d4ab
 def check_padding(model: SequenceModel, case: Case):
@@ -186,11 +181,15 @@ def check_padding(model: SequenceModel, case: Case):
 def check_rows(model: SequenceModel, case: Case):
     "Rows do not see each other, and their order does not matter"
     x, u, mask = case.x, case.known, case.mask
-    whole, order = _bound(model, x, u, mask), torch.tensor([2, 0, 1])
-    pick = lambda i: (x[i], None if u is None else u[i], mask[i])
-    alone = torch.cat([_bound(model, *pick(slice(i, i + 1))) for i in range(len(x))])
+    whole = _bound(model, x, u, mask)
+
+    def of(rows):
+        "The bound of these rows"
+        return _bound(model, x[rows], None if u is None else u[rows], mask[rows])
+
+    alone = torch.cat([of([i]) for i in range(len(x))])
     agree(alone, whole, "a row's bound depends on the other rows")
-    agree(_bound(model, *pick(order)), whole[order], "the order of the rows matters")
+    agree(of([2, 0, 1]), whole[[2, 0, 1]], "the order of the rows matters")
 
 # %% ../nbs/13_testing.ipynb #3849423f
 def _pass(model, unroll, x, u, mask):
@@ -202,12 +201,8 @@ def _pass(model, unroll, x, u, mask):
     gradient = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
     states = {} if out.state is None else out.state
-    return (
-        bound.detach(),
-        torch.cat(gradient),
-        model.emission.mean(out.px).detach(),
-        states,
-    )
+    means = model.emission.mean(out.px).detach()
+    return bound.detach(), torch.cat(gradient), means, states
 
 # %% ../nbs/13_testing.ipynb #2e549775
 def check_fast_pass(model: SequenceModel, case: Case):
@@ -216,10 +211,8 @@ def check_fast_pass(model: SequenceModel, case: Case):
     for name, mask in (("", None), (" with padding", ends.expand_as(case.mask))):
         with latents_at_means(model):
             ready = model.prepare(case.x, case.known, mask)
-            fast, slow = (
-                _pass(model, model.unroll, *ready),
-                _pass(model, model.unroll_steps, *ready),
-            )
+            fast = _pass(model, model.unroll, *ready)
+            slow = _pass(model, model.unroll_steps, *ready)
         if fast[2].shape != slow[2].shape:
             continue  # a pass that takes its first steps as given
         another = f"the fast pass{name} has another {{}} than the loop"
@@ -228,10 +221,9 @@ def check_fast_pass(model: SequenceModel, case: Case):
         if mask is not None:
             continue  # nothing is promised behind the end of a row
         agree(fast[2], slow[2], another.format("emission"))
-        for k in slow[3]:
-            agree(
-                fast[3][k].double(), slow[3][k].double(), another.format(f"state {k!r}")
-            )
+        for name, state in slow[3].items():
+            state, law = state.double(), another.format(f"state {name!r}")
+            agree(fast[3][name].double(), state, law)
 
 # %% ../nbs/13_testing.ipynb #05c2ab07
 def _smooths(model, out, case, cut):
@@ -290,15 +282,17 @@ def check_latents(model: SequenceModel, case: Case):
         if out.z is None:
             return
         own = _emission_with(model, out, out.z, case)
-        agree(
-            own,
-            model.emission.mean(out.px).flatten(0, 1),
-            "a pass's own latents give another emission",
-        )
+        said = model.emission.mean(out.px).flatten(0, 1)
+        agree(own, said, "a pass's own latents give another emission")
         other = _emission_with(model, out, out.z.roll(1, 0), case)
         differ(other, own, "the latents of other rows give the same emission")
 
-# %% ../nbs/13_testing.ipynb #97ce82d2
+# %% ../nbs/13_testing.ipynb #a70df085
+def _at(v, t):
+    "What belongs to a step, (B, ...); None of nothing"
+    return None if v is None else v[:, t]
+
+
 @torch.no_grad()
 def one_by_one(
     model: SequenceModel,
@@ -308,24 +302,23 @@ def one_by_one(
     "Means of p(x_t | x_<t) by the four densities, latents at their means"
     x, u, _ = model.prepare(x, u)
     feed, seen = model.emission.feed(x), torch.ones_like(x, dtype=torch.bool)
-    at = lambda v, t: None if v is None else v[:, t]
     with latents_at_means(model):
         s, means = model.init_state(len(x)), []
         for t in range(x.shape[1]):
             now, read = slice(t, t + 1), (feed[:, t], seen[:, t])
-            pz = model.prior(s, at(u, t))
-            px = model.emit(s, model.draw(pz), at(u, t))
+            pz = model.prior(s, _at(u, t))
+            px = model.emit(s, model.draw(pz), _at(u, t))
             means.append(model.emission.mean(model.to_units(px)))
-            ahead = at(model.lookahead(feed[:, now], seen[:, now], at(u, now)), 0)
-            z = pz and model.draw(model.posterior(s, *read, at(u, t), ahead))
-            s = model.advance(s, *read, z, at(u, t))
+            ahead = _at(model.lookahead(feed[:, now], seen[:, now], _at(u, now)), 0)
+            z = pz and model.draw(model.posterior(s, *read, _at(u, t), ahead))
+            s = model.advance(s, *read, z, _at(u, t))
     return torch.stack(means, 1)
 
 # %% ../nbs/13_testing.ipynb #decff6a4
 def _bumped(v, step):
     "Another value at one step, (B, T, .)"
     v = v.clone()
-    v[:, step] += 3 * (1 + v[:, step].abs())
+    v[:, step] += 10 * (1 + v[:, step].abs())
     return v
 
 # %% ../nbs/13_testing.ipynb #997d264f
@@ -334,8 +327,11 @@ def check_predictions(model: SequenceModel, case: Case):
     "A prediction sees nothing of its step but u, and is what the four densities say"
     x, u, k = case.x, case.known, case.x.shape[1] // 2
     swapped = torch.cat([x[:, :k], x.roll(1, 0)[:, k:]], 1)
+
+    def means(x, u):
+        return model.emission.mean(model.predict_next(x, u))
+
     with latents_at_means(model):
-        means = lambda x, u: model.emission.mean(model.predict_next(x, u))
         base = means(x, u)
         agree(
             means(swapped, u)[:, : k + 1],
@@ -344,17 +340,12 @@ def check_predictions(model: SequenceModel, case: Case):
         )
         if u is not None:
             other = means(x, _bumped(u, k))
-            early, late = (
-                "`predict_next` reads known inputs before their step",
-                "`predict_next` does not read the known inputs of its step",
-            )
+            early = "`predict_next` reads known inputs before their step"
             agree(other[:, :k], base[:, :k], early)
+            late = "`predict_next` does not read the known inputs of its step"
             differ(other[:, k], base[:, k], late)
-    agree(
-        base,
-        one_by_one(model, x, u),
-        "`predict_next` is not what the four densities say",
-    )
+    law = "`predict_next` is not what the four densities say"
+    agree(base, one_by_one(model, x, u), law)
 
 # %% ../nbs/13_testing.ipynb #37f1583a
 @torch.no_grad()
@@ -386,13 +377,13 @@ def _repeatable(draw, what):
 def _enough(draw):
     "How many draws show a change: many where values repeat, as levels do"
     few = draw(32)
-    return 32 if len(few.unique()) == few.numel() else 400
+    return 32 if len(few.unique()) == few.numel() else 1000
 
 
 def _on_time(draw, u, first, steps, what):
     "Draws (S, B, steps, C) change from the step on at which u (B, T, U) does"
     # how many random numbers a draw uses up may depend on its parameters: first one
-    n = _enough(lambda n: draw(u, n))
+    n = _enough(partial(draw, u))
     one, many = draw(u, 1), draw(u, n)
     for k in (0, 2, steps - 1):
         changed = _bumped(u, first + k)
@@ -418,33 +409,32 @@ def _gaps(T, shape):
 def check_forecast(model: SequenceModel, case: Case):
     "A forecast begins behind a row's last observation and reads inputs on time"
     (x, u), H = case.row(), case.horizon
+
+    def draw(u, n, mask=None, seed=0):
+        return model.forecast(x, H, n, u=u, mask=mask, seed=seed).samples
+
     shape = tuple(model.forecast(case.x, H, 5, u=case.u, mask=case.mask).samples.shape)
     assert shape == (5, len(case.x), H, x.shape[2]), f"samples have shape {shape}"
-    _repeatable(
-        lambda seed: model.forecast(x, H, 5, u=u, seed=seed).samples, "a forecast"
-    )
+    _repeatable(lambda seed: draw(u, 5, seed=seed), "a forecast")
     for name, (mask, end) in _gaps(x.shape[1], x.shape[1:]).items():
-        draw = lambda u, n: model.forecast(x, H, n, u=u, mask=mask, seed=0).samples
         if u is not None:
-            _on_time(draw, u, end, H, f"a forecast{name}")
+            _on_time(partial(draw, mask=mask), u, end, H, f"a forecast{name}")
 
 # %% ../nbs/13_testing.ipynb #7464bbbe
 def check_last(model: SequenceModel, case: Case):
     "What was observed last counts, also in a row with a hole"
     x, u = case.row()
     T = x.shape[1]
-    u, hole = (
-        None if u is None else u[:, : T + 1],
-        _gaps(T, x.shape[1:])[" of a row with a hole"][0],
-    )
-    draw = lambda x, mask, n: model.forecast(x, 1, n, u=u, mask=mask, seed=0).samples
-    other = torch.cat(
-        [x[:, :-1], case.x[1:2, -1:]], 1
-    )  # only the last observation is another
-    n = _enough(lambda n: draw(x, None, n))
-    if not torch.equal(draw(other, None, n), draw(x, None, n)):
+    u, hole = _at(u, slice(T + 1)), _gaps(T, x.shape[1:])[" of a row with a hole"][0]
+    other = torch.cat([x[:, :-1], case.x[1:2, -1:]], 1)  # only the last one is another
+
+    def draw(x, n, mask=None):
+        return model.forecast(x, 1, n, u=u, mask=mask, seed=0).samples
+
+    n = _enough(partial(draw, x))
+    if not torch.equal(draw(other, n), draw(x, n)):
         late = "the forecast of a row with a hole does not read its last observation"
-        differ(draw(other, hole, n), draw(x, hole, n), late)
+        differ(draw(other, n, hole), draw(x, n, hole), late)
 
 # %% ../nbs/13_testing.ipynb #cf5a24a8
 def _alike(a, b, law):
@@ -463,7 +453,7 @@ def check_ends(model: SequenceModel, case: Case):
     "A row whose last steps are hidden is continued like the row cut off there"
     (x, u), H, end = case.row(), case.horizon, case.x.shape[1] - 2
     mask = torch.arange(x.shape[1])[:, None].expand(x.shape) < end
-    known = None if u is None else u[:, : end + H]
+    known = _at(u, slice(end + H))
     cut = model.forecast(x[:, :end], H, 500, u=known, seed=0).samples
     hidden = model.forecast(x, H, 500, u=u, mask=mask, seed=1).samples
     _alike(
@@ -490,7 +480,7 @@ def check_generation(model: SequenceModel, case: Case):
         return
     _on_time(draw, u, 0, T, "`sample`")
     if model.sequential:
-        warmed = lambda u, n: draw(u, n, warmup=2)
+        warmed = partial(draw, warmup=2)
         _on_time(warmed, u, 0, T, "`sample` with a warm-up of 2 steps")
 
 # %% ../nbs/13_testing.ipynb #3b8bb179
@@ -499,7 +489,10 @@ def check_simulation(model: SequenceModel, case: Case):
     if case.u is None:
         return
     u, T = case.u[:1], case.u.shape[1]
-    draw = lambda u, n, seed=0: model.simulate(u, n, seed=seed).samples
+
+    def draw(u, n, seed=0):
+        return model.simulate(u, n, seed=seed).samples
+
     shape = tuple(draw(u, 5).shape)
     assert shape == (5, 1, T, model.x_dim), f"`simulate` of {T} steps has shape {shape}"
     _repeatable(lambda seed: draw(u, 5, seed), "`simulate`")
@@ -508,11 +501,11 @@ def check_simulation(model: SequenceModel, case: Case):
 
 def check_imputation(model: SequenceModel, case: Case):
     "`impute` keeps what was observed and fills the rest; a seed makes it repeatable"
-    draw = lambda seed: (
-        model.impute(
-            case.hidden, n_samples=4, u=case.known, n_paths=24, seed=seed
-        ).samples
-    )
+    given = dict(n_samples=4, u=case.known, n_paths=24)
+
+    def draw(seed):
+        return model.impute(case.hidden, seed=seed, **given).samples
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few paths
         filled = _repeatable(draw, "`impute`")
@@ -542,11 +535,8 @@ def check_bounds(model: SequenceModel, case: Case):
             f"the particle filter's bound is {filtered.tolist()}"
         )
     if model(case.x, case.known).qz is None:
-        return agree(
-            runs(1, 1),
-            runs(1, 8),
-            "without latents the number of draws changes the bound",
-        )
+        law = "without latents the number of draws changes the bound"
+        return agree(runs(1, 1), runs(1, 8), law)
     few, many = runs(50, 1), runs(20, 10)
     noise = (few.var() / len(few) + many.var() / len(many)).sqrt()
     means = float(few.mean()), float(many.mean())
@@ -579,10 +569,10 @@ def check_units(model: SequenceModel, case: Case):
         )
         shift = math.log(stretch) * real * case.mask.flatten(1).sum(1).to(b.dtype)
         agree(a + shift, b, "another unit changes the bound by more than log scale")
-    draw = lambda m, o: (
+    a, b = (
         m.forecast(o.x, o.horizon, 4, u=o.u, mask=o.mask, seed=0).samples
+        for m, o in ((other, moved), (model, case))
     )
-    a, b = draw(other, moved), draw(model, case)
     a = (a - other.x_loc) / stretch + model.x_loc if real else a
     agree(a, b, "another unit changes forecasts")
 
