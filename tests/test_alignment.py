@@ -205,7 +205,7 @@ def test_past_and_truth_are_cut_where_the_horizon_begins():
         assert torch.equal(cut_inputs(series, 3)[i, :n, 0], v + 0.5)
 
 
-# ---- baselines ------------------------------------------------------------------------
+# ---- baselines -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("baseline", [persistence, trend, ar, var])
@@ -240,7 +240,7 @@ def test_baselines_continue_what_they_are_exact_for():
     )
 
 
-# ---- remaining useful life ------------------------------------------------------------
+# ---- remaining useful life -----------------------------------------------------------
 
 
 def test_being_late_costs_more():

@@ -287,7 +287,7 @@ class SeedsForGood(DVAE):
 
 
 class CountsSteps(DVAE):
-    "Begins a forecast at the number of observed steps, so one early for each hole before the end"
+    "Begins a forecast at the number of observed steps, one early for each hole"
 
     def forecast(self, x, horizon, n_samples=100, u=None, mask=None, **kwargs):
         if mask is None or len(mask) > 1:
@@ -438,11 +438,11 @@ def test_a_breach_is_caught(cls, law, says):
     assert says in broken.get(law, "nothing broken"), broken
 
 
-# ---- what goes beyond laws of one model -----------------------------------------------
+# ---- what goes beyond laws of one model ----------------------------------------------
 
 
 def run_on(model, x, u, horizon):
-    "Means of the next steps, (B, H, C), each read back, by the four densities of a filter"
+    "Means of the next steps, (B, H, C), each read back, by a filter's four densities"
     T = x.shape[1]
     xs, us, _ = model.prepare(x, u, steps=T + horizon)
     s, means, seen = (

@@ -68,7 +68,7 @@ class Wasteful(Callback):
         torch.randn(7)
 
 
-# ---- betas ----------------------------------------------------------------------------
+# ---- betas ---------------------------------------------------------------------------
 
 SCHEDULES = {
     "anneal": (lambda: KLAnneal(1.0, start=0.1), 1.0),
@@ -125,18 +125,20 @@ def test_validation_has_the_last_value_of_a_schedule_of_the_model():
     assert model.temperature == 1.0
 
 
-# ---- generators -----------------------------------------------------------------------
+# ---- generators ----------------------------------------------------------------------
 
 
 def test_a_fork_of_the_generator_leaves_no_trace():
     torch.manual_seed(3)
     state, expected = torch.get_rng_state(), torch.randn(2)
     torch.set_rng_state(state)
-    with fork_seed(1):
+    fork = fork_seed(1)  # kept, so that nothing is put back because it was thrown away
+    with fork:
         a = torch.randn(4)
         with fork_seed(2):
             torch.randn(5)
         b = torch.randn(4)
+    assert torch.equal(torch.get_rng_state(), state)
     with pytest.raises(KeyError), fork_seed(1):
         assert torch.equal(torch.randn(4), a)
         raise KeyError
@@ -207,7 +209,7 @@ def test_evaluation_leaves_generator_and_mode_as_they_were():
         assert evaluate(model, x, 4, n_samples=5, seed=1)["crps"] != a["crps"]
 
 
-# ---- counters -------------------------------------------------------------------------
+# ---- counters ------------------------------------------------------------------------
 
 
 def test_the_kl_of_latents_is_that_of_validation_after_each_epoch_of_the_last_fit():
@@ -317,7 +319,7 @@ def test_the_last_steps_of_a_fit_do_not_count_in_the_next():
             assert skips_of(learn).row == n - 2 > 0
 
 
-# ---- evaluation -----------------------------------------------------------------------
+# ---- evaluation ----------------------------------------------------------------------
 
 
 class Repeat(SequenceModel):
