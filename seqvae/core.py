@@ -540,6 +540,7 @@ def elbo(self:SeqOutput, x, mask=None):
 # %% ../nbs/00_core.ipynb #cffc4450
 class Forecast:
     "Samples of what was not observed, (S, B, H, C), in the user's units"
+    drawn_by = None  # What draws one: `seqvae.plot` puts its `plot_forecast` here
     def __init__(self,
                  samples:Tensor,   # (S, B, H, C)
                  known:Tensor=None, # What the model was given, (B, T, C)
@@ -587,8 +588,7 @@ def to_frame(self:Forecast, levels=(0.5,0.9)):
 @patch
 def plot(self:Forecast, *args, **kwargs):
     "Fan chart; see `seqvae.plot.plot_forecast`"
-    from seqvae.plot import plot_forecast  # pictures live one room up: only this convenience looks there
-    return plot_forecast(self, *args, **kwargs)
+    return Forecast.drawn_by(self, *args, **kwargs)
 
 # %% ../nbs/00_core.ipynb #efded67f
 def _places(bad):

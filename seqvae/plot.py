@@ -60,6 +60,9 @@ def plot_forecast(fc:Forecast,    # Of one or more series
     axs[0].set_ylabel(ylabel); axs[len(idx)-1].legend(fontsize=7, loc='center left', bbox_to_anchor=(1,.5), frameon=False)
     return axs
 
+# %% ../nbs/07_plot.ipynb #e82e4e1a
+Forecast.drawn_by = staticmethod(plot_forecast)
+
 # %% ../nbs/07_plot.ipynb #0af983f8
 def plot_training(learn,        # A Learner that has been fitted, with `LossParts`
                   axs=None, figsize=None,

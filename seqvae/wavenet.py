@@ -461,6 +461,11 @@ def emit(self:VAEWaveNet, s, z, u):
     return self.emit_in_units(f, g[rows,s['t']] if self.gain else 1.)
 
 @patch
+def fill(self:VAEWaveNet, s, u, x, m):
+    "What is read of a hole, step by step too: the mean of the channel, as in a pass over the whole series"
+    return self.emission.feed(x), None
+
+@patch
 def advance(self:VAEWaveNet, s, x, m, z, u):
     "Write the step down; draw the latents anew for the rows that have seen something. Raises ValueError when the history is full"
     if int(s['t'].max())>=self.o_dim: raise ValueError(f"the model remembers {self.o_dim} steps (o_dim): it cannot take in another one")
