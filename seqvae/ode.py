@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['rk4', 'dense_output', 'SolverError', 'solve', 'solver_error', 'ContinuousModel', 'as_times', 'shift_clock',
-           'reading_order', 'ODERecurrence', 'Field', 'LatentODE', 'ODERNN', 'poisson_log_likelihood', 'RateODE',
-           'channel_mse']
+           'reading_order', 'ODERecurrence', 'Field', 'LatentODE', 'mixture_of', 'ODERNN', 'poisson_log_likelihood',
+           'RateODE', 'channel_mse']
 
 # %% ../nbs/06_ode.ipynb #9931bb14
 import math
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
+from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily
 from fastcore.basics import patch
-from .core import (Forecast, SeqOutput, SequenceModel, check_count, expand_mask, fork_seed, kl_latents, log_prob, make_emission,
-    observed_span, where_normal)
+from .core import (Forecast, SeqOutput, SequenceModel, as_series, check_count, expand_mask, fork_seed, kl_latents, log_prob, make_emission,
+    observed_span, systematic, where_normal)
 from .models import MLP, GaussianMLP, SequenceVAE
 
 # %% ../nbs/06_ode.ipynb #3291cfba
@@ -217,6 +218,9 @@ def forecast(self:ContinuousModel,
 def start(self:ContinuousModel, batch=1): "The state to hand to the first `step`"; return dict(SequenceModel.start(self, batch), origin=None, last=None)
 
 @patch
+def step_clock(self:ContinuousModel, x_prev, state, clock): "`step` with the clock (B, 1) of the step to predict"; return SequenceModel.step(self, x_prev, state, clock)
+
+@patch
 def step(self:ContinuousModel,
          x_prev,     # The observation that has just come in, (B, C); NaN or None = not observed
          state,      # From `start`, or from the last `step`
@@ -228,7 +232,7 @@ def step(self:ContinuousModel,
     t = (0. if last is None else last+1) if t is None else t; t = torch.as_tensor(t, dtype=torch.float64, device=self.device).expand(B)
     if not t.isfinite().all() or (last is not None and (t<=last).any()): raise ValueError(f"times must increase, got {t.tolist()}" + ("" if last is None else f" after {last.tolist()}"))
     origin = t if state['origin'] is None else state['origin']
-    px,new = SequenceModel.step(self, x_prev, state, ((t-origin)/self.t_scale).to(self.x_loc.dtype)[:,None])
+    px,new = self.step_clock(x_prev, state, ((t-origin)/self.t_scale).to(self.x_loc.dtype)[:,None])
     return px,dict(new, origin=origin, last=t)
 
 # %% ../nbs/06_ode.ipynb #a2ecdec0
@@ -295,6 +299,7 @@ class Field(nn.Module):
 class LatentODE(ContinuousModel, SequenceVAE):
     "A VAE whose latent is the state of an ODE at the first observed time (Chen et al. 2018, section 5; Rubanova et al. 2019, section 3.2)"
     any_order = True
+    particles = 256  # of the filter behind `step` and `predict_next`
     def __init__(self,
                  x_dim:int,       # Channels C
                  z_dim:int=4,     # Latents Z
@@ -465,6 +470,192 @@ def rollout(self:LatentODE, s, horizon, u=None, feedback='mean', z=None):
     out = SeqOutput(self.given(s['z'], None, torch.where(s['seen'][...,None], u-s['t0'][...,None], u-u[:,:1])), state={k:v[:,None].expand(-1, horizon+1, *v.shape[1:]) for k,v in s.items()})
     out.x = out.px.sample().to(self.x_loc.dtype)
     return out
+
+# %% ../nbs/06_ode.ipynb #7b4e46c3
+def mixture_of(
+    px,          # Emissions of particles, batch shape (..., P)
+    logw:Tensor, # Logarithms of their weights, (..., P)
+):               # Batch shape (...)
+    "What particles predict together, as one distribution: the mixture of their emissions"
+    if isinstance(px, MixtureSameFamily):             # a mixture already: all components side by side
+        inner = px.mixture_distribution.logits.log_softmax(-1)
+        logits = (logw[...,None]+inner).flatten(-2)
+        parts,flat = px.component_distribution,logw.ndim-1
+        return _mixture(logits, _flattened(parts, flat))
+    return _mixture(logw, px)
+
+def _mixture(logits, parts):
+    weights = Categorical(logits=logits, validate_args=False)
+    return MixtureSameFamily(weights, parts, validate_args=False)
+
+def _flattened(d, axis):
+    "A distribution with the batch axes `axis` and `axis+1` in one"
+    if isinstance(d, Independent):
+        base = _flattened(d.base_dist, axis)
+        return Independent(base, d.reinterpreted_batch_ndims, validate_args=False)
+    names = ('logits',) if isinstance(d, Bernoulli) else ('loc','scale','upper','scale_tril')
+    given = {n:getattr(d, n) for n in names if n in d.arg_constraints}
+    return type(d)(**{n:v.flatten(axis, axis+1) for n,v in given.items()}, validate_args=False)
+
+# %% ../nbs/06_ode.ipynb #0a0d45d1
+@patch
+def cloud(self:LatentODE, batch):
+    "Particles before anything was observed: draws z of the prior (B, P, Z), and log weights (B, P)"
+    P = self.particles
+    z = self.prior_z(batch).sample((P,)).transpose(0, 1)
+    none = z.new_zeros(batch, P)
+    seen = torch.zeros(batch, dtype=torch.bool, device=z.device)
+    return dict(z=z, logw=none-math.log(P), silence=none, seen=seen)
+
+@patch
+def move(self:LatentODE, s, gap):
+    "The particles after time `gap`, (B,) in units of `t_scale`; nothing moves before the first observation"
+    gap = torch.where(s['seen'], gap, 0.)
+    far = float(gap.max())
+    if far<=0: return s
+    B,P,Z = s['z'].shape
+    times = gap.repeat_interleave(P)[:,None]
+    n = max(1, math.ceil(self.n_steps*far-1e-6))
+    if not far<=1000: self._steps(gap)                       # says what is wrong
+    z = s['z'].flatten(0, 1)
+    if self.events: z = F.pad(z, (0,1))
+    new = solve(self._moving, z, times.new_zeros(B*P), times, n, self.solver)[:,0]
+    silence = s['silence']+new[:,Z].clamp(min=0).view(B, P) if self.events else s['silence']
+    return {**s, 'z':new[:,:Z].view(B, P, Z), 'silence':silence}
+
+@patch
+def _moving(self:LatentODE, s):
+    "The field of the state, and of the expected number of measurements behind it, if there is one"
+    Z = self.z_dim
+    if s.shape[1]==Z: return self.field(s)
+    return torch.cat([self.field(s[:,:Z]), self.log_rate(s[:,:Z]).exp().sum(1, keepdim=True)], 1)
+
+# %% ../nbs/06_ode.ipynb #ff41869f
+@patch
+def absorb(self:LatentODE, s, x, m, stages=20):
+    "The particles once x (B, C), observed where m (B, C), is known: weighed by it, in as many stages as it takes"
+    got = m.any(1)
+    if not got.any(): return s
+    z,logw,silence = s['z'],s['logw'],s['silence']
+    first = got & ~s['seen']                                  # its time is taken as given
+    left = got.to(z.dtype)                                    # share of the observation still to take in
+    for _ in range(stages):
+        score = self._judge(z, x, m, silence, first)
+        share = torch.minimum(left, _bearable(logw, score, left))
+        logw = (logw+share[:,None]*score).log_softmax(1)
+        left = left-share
+        if not (left>0).any(): break
+        z,logw,silence = _rejuvenate(z, logw, silence, left>0)
+    else: logw = (logw+left[:,None]*self._judge(z, x, m, silence, first)).log_softmax(1)
+    silence = torch.where(got[:,None], 0., silence)
+    return dict(z=z, logw=logw, silence=silence, seen=s['seen'] | got)
+
+@patch
+def _judge(self:LatentODE, z, x, m, silence, first):
+    "log p(what came in | each particle), (B, P): the values and, for a model of events, that they came now and nothing before"
+    features = self.decoder(z)
+    score = log_prob(self.emission(features), x[:,None], m[:,None].expand(-1, z.shape[1], -1))
+    if not self.events: return score
+    rate = self.log_rate(z)-math.log(float(self.t_scale))
+    came = torch.where(m[:,None], rate, 0.).sum(-1)-silence
+    return score+torch.where(first[:,None], 0., came)
+
+# %% ../nbs/06_ode.ipynb #f9ff1c5a
+def _effective(logw): "Effective number of particles, (B,)"; return 1/logw.softmax(1).square().sum(1)
+
+def _bearable(logw, score, most):
+    "The share, up to `most`, by which scores may change weights so that half of the particles still count, (B,)"
+    half = logw.shape[1]/2
+    enough = lambda share: _effective(logw+share[:,None]*score)>=half
+    low,high = torch.zeros_like(most),most.clone()
+    all_of_it = enough(most)
+    for _ in range(16):
+        middle = (low+high)/2
+        good = enough(middle)
+        low,high = torch.where(good, middle, low),torch.where(good, high, middle)
+    return torch.where(all_of_it, most, low)
+
+def _rejuvenate(z, logw, silence, rows):
+    "Particles of these rows drawn anew by their weights, and moved by a kernel that keeps mean and covariance of the cloud (Liu & West 2001)"
+    B,P,Z = z.shape
+    w = logw.softmax(1)[...,None]
+    mean = (w*z).sum(1, keepdim=True)
+    away = z-mean
+    cov = ((w*away).mT @ away).double()
+    jitter = 1e-10+1e-6*cov.diagonal(dim1=1, dim2=2).mean(1)[:,None]
+    root = torch.linalg.cholesky(cov+torch.diag_embed(jitter.expand(-1, Z))).to(z)
+    width = .5*(4/(Z+2)/P)**(1/(Z+4))                          # half of Silverman's
+    pick = systematic(logw.log_softmax(1))
+    drawn = away.gather(1, pick[...,None].expand(-1, -1, Z))
+    moved = mean+(1-width**2)**.5*drawn+width*torch.randn_like(z)@root.mT
+    even = torch.full_like(logw, -math.log(P))
+    pairs = ((moved,z), (even,logw), (silence.gather(1, pick),silence))
+    return tuple(torch.where(rows.view(-1, *[1]*(old.ndim-1)), new, old) for new,old in pairs)
+
+# %% ../nbs/06_ode.ipynb #13095724
+@patch
+def start(self:LatentODE, batch=1):
+    "The state to hand to the first `step`: a cloud of particles, which does not grow"
+    cloud = self.cloud(check_count(batch, 'batch'))
+    return dict(s=cloud, u=None, first=True, origin=None, last=None)
+
+@patch
+def step_clock(self:LatentODE, x_prev, state, clock):
+    "`step` with the clock (B, 1) of the step to predict, by the filter"
+    s = state['s']
+    B = len(s['z'])
+    if state['first'] and x_prev is not None: raise ValueError("the first step has nothing before it: pass x_prev=None")
+    if x_prev is not None:
+        x = as_series(torch.as_tensor(x_prev)[:,None], self.x_dim, 'x_prev', self.x_loc)
+        if len(x)!=B: raise ValueError(f"x_prev has {len(x)} rows, the state has {B}")
+        m = ~torch.isnan(x)
+        x,_,_ = self.prepare(x, None, m)
+        with torch.no_grad(): s = self.absorb(s, x[:,0], m[:,0])
+    if not state['first']:
+        with torch.no_grad(): s = self.move(s, (clock-state['u'])[:,0])
+    with torch.no_grad(): px = self.to_units(self.emission(self.decoder(s['z'])))
+    return mixture_of(px, s['logw']),dict(s=s, u=clock, first=False)
+
+# %% ../nbs/06_ode.ipynb #b3e21a76
+@patch
+@torch.no_grad()
+def _filter(self:LatentODE, x, u=None, mask=None, most=2**25):
+    "Emissions of particles that have seen the steps before, batch shape (B, T, P), and their log weights; fewer particles where all would take more than `most` numbers"
+    B,T,C = x.shape
+    clock = self.prepare_u(u, B, T)[...,0]
+    m = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    keep = min(self.particles, max(16, most//(B*T*max(C, self.z_dim))))
+    rows = max(1, 2**17//self.particles)                       # at a time: memory stays bounded
+    parts = zip(*(v.split(rows) for v in (x, clock, m)))
+    zs,logws = zip(*(self._filter_rows(*part, keep) for part in parts))
+    return self.emission(self.decoder(torch.cat(zs))),torch.cat(logws)
+
+@patch
+def _filter_rows(self:LatentODE, x, clock, m, keep):
+    s,zs,logws = self.cloud(len(x)),[],[]
+    for t in range(x.shape[1]):
+        if t: s = self.move(s, clock[:,t]-clock[:,t-1])
+        z,logw = s['z'],s['logw']
+        if keep<z.shape[1]:
+            at = torch.linspace(0, z.shape[1]-1, keep, device=z.device).round().long()
+            pick = systematic(logw)[:,at,None].expand(-1, -1, z.shape[2])
+            z,logw = z.gather(1, pick),torch.full_like(logw[:,:keep], -math.log(keep))
+        zs.append(z)
+        logws.append(logw)
+        s = self.absorb(s, x[:,t], m[:,t])
+    return torch.stack(zs, 1),torch.stack(logws, 1)
+
+@patch
+def filter_next(self:LatentODE, x, u=None, mask=None):
+    "`predict_next` on prepared inputs: a mixture over the particles of the filter"
+    return mixture_of(*self._filter(x, u, mask))
+
+@patch
+def predict_next(self:LatentODE, x, u=None, mask=None, t=None):
+    "One step ahead, p(x_t | x_<t), a mixture over the particles of the filter, batch shape (B, T), the user's units; `t`: times (B, T)"
+    x,u,mask = self.prepare(x, self.inputs(x, u, t, mask), mask)
+    px,logw = self._filter(x, u, mask)
+    return mixture_of(self.to_units(px), logw)
 
 # %% ../nbs/06_ode.ipynb #322673f1
 class ODERNN(ContinuousModel):
