@@ -299,7 +299,7 @@ class Field(nn.Module):
 class LatentODE(ContinuousModel, SequenceVAE):
     "A VAE whose latent is the state of an ODE at the first observed time (Chen et al. 2018, section 5; Rubanova et al. 2019, section 3.2)"
     any_order = True
-    particles = 256  # of the filter behind `step` and `predict_next`
+    particles = 512  # of the filter behind `step` and `predict_next`
     def __init__(self,
                  x_dim:int,       # Channels C
                  z_dim:int=4,     # Latents Z
@@ -584,7 +584,7 @@ def _rejuvenate(z, logw, silence, rows):
     cov = ((w*away).mT @ away).double()
     jitter = 1e-10+1e-6*cov.diagonal(dim1=1, dim2=2).mean(1)[:,None]
     root = torch.linalg.cholesky(cov+torch.diag_embed(jitter.expand(-1, Z))).to(z)
-    width = .5*(4/(Z+2)/P)**(1/(Z+4))                          # half of Silverman's
+    width = (4/(Z+2)/P)**(1/(Z+4))                             # Silverman's rule
     pick = systematic(logw.log_softmax(1))
     drawn = away.gather(1, pick[...,None].expand(-1, -1, Z))
     moved = mean+(1-width**2)**.5*drawn+width*torch.randn_like(z)@root.mT

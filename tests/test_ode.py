@@ -2,7 +2,7 @@
 import math, tarfile
 import numpy as np, pytest, torch
 from conftest import folder
-from seqvae.core import load_model
+from seqvae.core import SequenceModel, fork_seed, load_model, tensors_of
 from seqvae.data import PHYSIONET, Events, SeqDataLoaders, SeriesSet, coal_disasters, earthquakes, physionet2012, poisson_events, spirals, toy_periodic
 from seqvae.dvae import DVAE
 from seqvae.events import change_point, constant_rate, fit_rate
@@ -77,3 +77,110 @@ def test_rate_of_events_in_a_far_unit():
 
 def test_spirals_end_where_the_curve_ends():
     a,b = spirals(300, seed=0),spirals(300, seed=0, followed=True); assert np.isnan(a.after).any() and not np.isnan(b.path).any() and not np.isnan(a.before).any()
+
+def wavy(z_dim=1, seed=0, **options):
+    "A latent ODE with fields that move, a decoder that bends, and little noise"
+    torch.manual_seed(seed)
+    m = LatentODE(1, z_dim=z_dim, h_dim=16, t_scale=5., n_steps=20, **options)
+    with torch.no_grad():
+        for p in m.field.parameters(): p.normal_(std=.6)
+        for p in m.decoder.parameters(): p.normal_(std=.8)
+        m.emission.linear.weight.normal_(std=.5)
+        m.emission.linear.weight[-1:] = 0
+        m.emission.linear.bias[-1:] = 2*math.log(.2)
+    return m.eval()
+
+def on_a_grid(m, x, t, mask, n=4001):
+    "Exact mean and log-density of p(x_i | x_<i) for one latent, (T,) each"
+    z = torch.linspace(-6, 6, n)[:,None]
+    logw,first = -.5*z[:,0]**2,int(mask.float().argmax())
+    px = m.decode(z, t-t[first])
+    each,means,densities = px.log_prob(x.expand(n, -1, -1)),[],[]
+    for i in range(len(t)):
+        means.append(logw.softmax(0)@px.mean[:,i,0])
+        densities.append(torch.logsumexp(logw.log_softmax(0)+each[:,i], 0))
+        if mask[i]: logw = logw+each[:,i]
+    return torch.stack(means),torch.stack(densities)
+
+@torch.no_grad()
+@pytest.mark.parametrize('seed', [0,1,2])
+def test_the_filter_of_a_latent_ode_is_exact(seed):
+    "Against a grid over the latent, with holes, at steps of uneven length"
+    m = wavy(seed=seed)
+    t = torch.cumsum(torch.rand(20).double()+.05, 0)
+    x = m.sample(1, t=t, seed=seed)[0]
+    mask = torch.ones(20, dtype=torch.bool)
+    mask[5:8] = False
+    means,densities = on_a_grid(m, x, t, mask)
+    px = m.predict_next(torch.where(mask[:,None], x, float('nan'))[None], mask=mask[None], t=t)
+    off = ((px.mean[0,:,0]-means)/px.stddev[0,:,0]).abs()[1:]
+    assert off.mean()<.08 and off.max()<.4
+    assert abs(float((px.log_prob(x[None])[0]-densities)[mask][1:].sum()))<1.2
+    if seed: return
+    slow = SequenceModel.filter_next(m, *m.prepare(x.expand(200,-1,-1), ((t-t[0])/5).float().expand(200,20)[...,None], mask.expand(200,20)))
+    assert ((slow.mean.mean(0)[:,0]-means).abs()/px.stddev[0,:,0]).mean()<.4   # the definition, with 32 draws to choose from
+
+@torch.no_grad()
+@pytest.mark.parametrize('options', [{}, dict(z_dim=3, encoder='ode_rnn'), dict(z_dim=2, events=True)], ids=['plain','ode_rnn','events'])
+def test_streaming_is_predict_next_and_does_not_grow(options):
+    m = wavy(**options)
+    m.particles = 64
+    T = 40
+    t = torch.cumsum(torch.rand(3,T).double()+.05, 1)
+    x = torch.randn(3,T,1)
+    x[1,7:9] = float('nan')
+    with fork_seed(3): whole = m.predict_next(x, mask=~x.isnan(), t=t).log_prob(torch.zeros(3,T,1))
+    looks,sizes,out = [],[],[]
+    def count(_, args): looks[-1] += len(args[0])
+    hook = m.field.register_forward_pre_hook(count)
+    with fork_seed(3):
+        state = m.start(3)
+        for i in range(T):
+            looks.append(0)
+            px,state = m.step(x[:,i-1] if i else None, state, t=t[:,i])
+            out.append(px.log_prob(torch.zeros(3,1)))
+            sizes.append(sum(o.numel() for o in tensors_of(state)))
+    hook.remove()
+    torch.testing.assert_close(torch.stack(out, 1), whole, rtol=1e-4, atol=1e-4)
+    assert set(sizes[1:])=={sizes[1]}                                          # state
+    assert max(looks[1:])<=3*64*(4*5+1)                                        # time: looks at the field, four a Runge-Kutta step and one at its end
+
+def test_forecasts_and_steps_answer_alike():
+    m = wavy(seed=4)
+    t = torch.arange(12).double()
+    x = m.sample(1, t=t, seed=2)
+    forecast = m.forecast(x[:,:-1], t=t[:-1], times=t[-1:], n_samples=4000, seed=0)
+    state = m.start(1)
+    for i in range(12): px,state = m.step(x[:,i-1] if i else None, state, t=float(t[i]))
+    assert abs(float(forecast.mean[0,0,0]-px.mean[0,0]))<.2*float(px.stddev[0,0])
+    assert abs(float(forecast.std[0,0,0]/px.stddev[0,0])-1)<.15
+
+def test_wrong_steps_of_a_latent_ode():
+    m = wavy()
+    with pytest.raises(ValueError, match='first step has nothing before'): m.step(torch.zeros(1,1), m.start(1), t=0.)
+    px,state = m.step(None, m.start(2), t=0.)
+    with pytest.raises(ValueError, match='x_prev has 1 rows, the state has 2'): m.step(torch.zeros(1,1), state, t=1.)
+    with pytest.raises(ValueError, match='times must increase'): m.step(torch.zeros(2,1), state, t=0.)
+    with pytest.raises(ValueError, match='times t_scale'): m.step(torch.zeros(2,1), state, t=1e9)
+
+@torch.no_grad()
+@pytest.mark.parametrize('events', [False, True])
+def test_weights_of_the_filter_are_the_scores_of_its_first_cloud(events):
+    "While observations say too little to draw particles anew, step by step adds up to the score of whole paths: values, arrivals and silence, with holes"
+    m = wavy(z_dim=2, events=events)
+    m.emission.linear.bias[-1:] = 3.9
+    if events: m.rate.weight.mul_(.01)
+    t = torch.tensor([[0.,.4,1.1,1.3,2.]]).double()
+    x = torch.randn(1,5,1)
+    mask = torch.tensor([[True,True,False,True,True]])[...,None]
+    clock = m.prepare_u(m.inputs(x, t=t), 1, 5)
+    s = start = m.cloud(1)
+    for i in range(5):
+        if i: s = m.move(s, clock[:,i,0]-clock[:,i-1,0])
+        s = m.absorb(s, x[:,i], mask[:,i])
+    z = start['z'][0]
+    whole = m.score(z, *(v.expand(len(z), *v.shape[1:]) for v in (x, clock, mask)))
+    torch.testing.assert_close(s['logw'][0], whole.log_softmax(0), rtol=1e-3, atol=1e-3)
+    assert s['logw'].std()>.01
+    end = m.path(z, clock[...,0].expand(len(z), 5))[:,-1]
+    torch.testing.assert_close(s['z'][0], end, rtol=1e-3, atol=1e-3)
