@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat', 'reparameterize_full', 'kl_full',
            'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal', 'kl_latents', 'check_count', 'Emission',
-           'NormalEmission', 'MSEEmission', 'StudentTEmission', 'MixtureEmission', 'BernoulliEmission',
+           'NormalEmission', 'MSEEmission', 'StudentTEmission', 'unit_triangle', 'MixtureEmission', 'BernoulliEmission',
            'CategoricalEmission', 'ExponentialEmission', 'CensoredNormal', 'CensoredEmission', 'LevelDistribution',
            'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission', 'make_emission', 'root_of_seen',
            'component_log_prob', 'log_prob', 'SeqOutput', 'observed_span', 'expand_mask', 'tensors_of', 'Forecast',
@@ -215,6 +215,16 @@ class StudentTEmission(Emission):
         d = px.base_dist
         return self.make(d.df, d.loc*scale+loc, d.scale*scale)
 
+# %% ../nbs/00_core.ipynb #ed6c5614
+def unit_triangle(below:Tensor, # Entries below the diagonal, row by row, (..., C (C-1)/2)
+                  dim:int,      # C
+                 )->Tensor:     # (..., C, C)
+    "A lower triangle with ones on the diagonal"
+    triangle = torch.eye(dim, dtype=below.dtype, device=below.device).repeat(*below.shape[:-1], 1, 1)
+    i,j = torch.tril_indices(dim, dim, -1)
+    triangle[...,i,j] = below
+    return triangle
+
 # %% ../nbs/00_core.ipynb #c2d2dc0c
 class MixtureEmission(Emission):
     "Mixture of K Gaussians over the C channels together: several possible futures"
@@ -236,11 +246,7 @@ class MixtureEmission(Emission):
         logits,mu,logvar,below,last = self.split(features, prev, self.sizes)
         if torch.is_tensor(last): last = last[...,None,:]
         mu,scale = mu.unflatten(-1,(K,C)),(0.5*bound_logvar(logvar.unflatten(-1,(K,C)))).exp()
-        if self.covariance=='full':                          # scale times a unit lower triangle, as in `FullGaussianMLP`
-            tilt = torch.eye(C, dtype=mu.dtype, device=mu.device).repeat(*mu.shape[:-1], 1, 1)
-            i,j = torch.tril_indices(C, C, -1)
-            tilt[...,i,j] = below.unflatten(-1, (K,C*(C-1)//2))
-            scale = scale[...,None]*tilt
+        if self.covariance=='full': scale = scale[...,None]*unit_triangle(below.unflatten(-1, (K,C*(C-1)//2)), C)
         width = scale if self.covariance=='diag' else scale.square().sum(-1).sqrt()
         return self.make(logits, (mu*width if self.relative else mu)+last, scale)
     def make(self, logits, loc, scale):
@@ -1102,6 +1108,16 @@ def reconstruct(self:SequenceModel,
     means = torch.cat(means).transpose(0,1)
     return Forecast(F.pad(means, (0,0,x.shape[1]-means.shape[2],0), value=float('nan')), known=known)
 
+# %% ../nbs/00_core.ipynb #c4c3a2d4
+def _draw_given_seen(d, k, x, mask):
+    "A draw of component k (...) whose observed entries are those of x: any draw, moved by the regression on what it got wrong there (Matheron)"
+    pick = lambda v: v.gather(k.ndim, k.view(*k.shape, *[1]*(v.ndim-k.ndim)).expand(*k.shape, 1, *v.shape[k.ndim+1:])).squeeze(k.ndim)
+    d = MultivariateNormal(pick(d.loc), scale_tril=pick(d.scale_tril), validate_args=False)
+    draw,R = d.sample(),root_of_seen(d, mask.expand(d.loc.shape))
+    wrong = torch.where(mask, x-draw, 0.)[...,None]
+    weights = torch.cholesky_solve(wrong, R, upper=True)
+    return (draw+(d.scale_tril@(d.scale_tril.mT@weights))[...,0]).to(x.dtype)
+
 # %% ../nbs/00_core.ipynb #1ec817ad
 def sample_missing(px, x, mask):
     "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
@@ -1111,15 +1127,6 @@ def sample_missing(px, x, mask):
         if isinstance(px.component_distribution, MultivariateNormal): return _draw_given_seen(px.component_distribution, weights.sample(), x, mask)
         px = MixtureSameFamily(weights, px.component_distribution, validate_args=False)
     return px.sample().to(x.dtype)
-
-def _draw_given_seen(d, k, x, mask):
-    "A draw of component k (...) whose observed entries are those of x: any draw, moved by the regression on what it got wrong there (Matheron)"
-    pick = lambda v: v.gather(k.ndim, k.view(*k.shape, *[1]*(v.ndim-k.ndim)).expand(*k.shape, 1, *v.shape[k.ndim+1:])).squeeze(k.ndim)
-    d = MultivariateNormal(pick(d.loc), scale_tril=pick(d.scale_tril), validate_args=False)
-    draw,R = d.sample(),root_of_seen(d, mask.expand(d.loc.shape))
-    wrong = torch.where(mask, x-draw, 0.)[...,None]
-    weights = torch.cholesky_solve(wrong, R, upper=True)
-    return (draw+(d.scale_tril@(d.scale_tril.mT@weights))[...,0]).to(x.dtype)
 
 def _log_weights(out, x, mask):
     "log p(x_t, z_t | past) - log q(z_t | past) of the draw behind `out`, (B, T); zero on padding"

@@ -2,11 +2,11 @@
 import math, tarfile
 import numpy as np, pytest, torch
 from conftest import folder
-from seqvae.core import SequenceModel, fork_seed, load_model, tensors_of
+from seqvae.core import SequenceModel, fork_seed, load_model, log_prob, tensors_of
 from seqvae.data import PHYSIONET, Events, SeqDataLoaders, SeriesSet, coal_disasters, earthquakes, physionet2012, poisson_events, spirals, toy_periodic
 from seqvae.dvae import DVAE
 from seqvae.events import change_point, constant_rate, fit_rate
-from seqvae.ode import LatentODE, ODERNN, SolverError, poisson_log_likelihood, solve
+from seqvae.ode import LatentODE, ODERNN, SolverError, poisson_log_likelihood, poisson_log_prob, solve
 from seqvae.train import Consistency, KLAnneal, evaluate, seq_learner
 
 def test_coal_mines():
@@ -184,3 +184,93 @@ def test_weights_of_the_filter_are_the_scores_of_its_first_cloud(events):
     assert s['logw'].std()>.01
     end = m.path(z, clock[...,0].expand(len(z), 5))[:,-1]
     torch.testing.assert_close(s['z'][0], end, rtol=1e-3, atol=1e-3)
+
+def windowed(seed=0, **options):
+    torch.manual_seed(seed)
+    m = LatentODE(2, z_dim=3, h_dim=8, events=True, t_scale=5., n_steps=40, window=(-1.,6.), **options)
+    for p in m.parameters(): p.data.add_(.2*torch.randn_like(p))
+    return m
+
+@pytest.mark.parametrize('encoder', ['rnn','ode_rnn'])
+def test_measurements_in_a_given_window(encoder):
+    "log p of all times = the sum of log rates minus the integral from t_start to t_end, by brute force; rows end at different steps"
+    m = windowed(encoder=encoder)
+    x,t = torch.randn(4,7,2),5*torch.rand(4,7).double().sort(1).values
+    mask = (torch.rand(4,7,2)>.3) | (torch.arange(7)==1)[:,None]
+    mask[2,4:] = False
+    out = m(x, t=t, mask=mask)
+    fine = torch.linspace(0, 7, 4001)
+    integral = m.intensity(out.z, fine).sum(-1)[:,:-1].mean(1)*7
+    came = torch.where(mask, m.intensity(out.z, t+1).log(), 0.).sum((1,2))
+    torch.testing.assert_close(out.arrivals.sum(1), came-integral, rtol=1e-3, atol=5e-3)
+    assert (out.arrivals[2,4:]==0).all()                                      # padding has none: the last silence counts at the last measurement
+    values = log_prob(out.px, x, mask).sum(1)
+    torch.testing.assert_close(-out.nll(x, mask).sum(1), values+out.arrivals.sum(1), rtol=1e-4, atol=1e-4)
+    out.elbo(x, mask).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in m.parameters())
+    m.temperature = 0.
+    ref = m(x, t=t, mask=mask).elbo(x, mask)
+    more = lambda v,fill: torch.cat([v, torch.full((4,2,*v.shape[2:]), fill, dtype=v.dtype)], 1)
+    torch.testing.assert_close(m(more(x, 0.), t=more(t, 0.), mask=more(mask, False)).elbo(more(x, 0.), more(mask, False)), ref, rtol=1e-4, atol=1e-4)
+    alone = torch.cat([m(x[i:i+1], t=t[i:i+1], mask=mask[i:i+1]).elbo(x[i:i+1], mask[i:i+1]) for i in range(4)])
+    torch.testing.assert_close(alone, ref, rtol=1e-4, atol=1e-3)
+    later = m.encode(x, t=t+.5, mask=mask).mean
+    assert (later-m.encode(x, t=t, mask=mask).mean).abs().min(1).values.max()>1e-6    # how long it took is read
+
+def test_a_constant_rate_in_a_window_is_known(tmp_path):
+    m = windowed()
+    m.rate.weight.data.zero_()
+    m.rate.bias.data.copy_(torch.tensor([2.,1.]))
+    rate = 12*torch.tanh(torch.tensor([2.,1.])/12)                             # log of it, per 5 units
+    t = torch.tensor([[0.,1.,2.5]]).double()
+    mask = torch.tensor([[[1,0],[1,1],[0,1]]]).bool()
+    out = m(torch.randn(1,3,2), t=t, mask=mask)
+    want = (2*(rate-math.log(5))).sum()-rate.exp().sum()*7/5
+    torch.testing.assert_close(out.arrivals.sum(), want, rtol=1e-4, atol=1e-4)
+    # at the first step, all that came before it; at the last, all that did not come until the end
+    each = torch.stack([rate[0], rate.sum(), rate[1]])-torch.tensor([1.,2.,1.])*math.log(5)
+    torch.testing.assert_close(out.arrivals[0], each-rate.exp().sum()/5*torch.tensor([1.,1.,5.]), rtol=1e-4, atol=1e-4)
+    # and in everything else
+    x = torch.randn(1,3,2)
+    assert m.log_likelihood(x, 5, t=t, mask=mask).isfinite().all() and m.log_likelihood(x, 5, t=t).shape==(1,)
+    assert m.forecast(x, t=t, times=[4.,5.], n_samples=3).samples.shape==(3,1,2,2)
+    assert m.impute(torch.where(mask, x, float('nan')), n_samples=3, n_paths=20, t=t).samples.isfinite().all()
+    assert m.sample(2, t=[0.,1.]).shape==(2,2,2) and m.predict_next(x, t=t).batch_shape==(1,3)
+    again = load_model(m.save(tmp_path/'m'))
+    assert again.window==(-1.,6.)
+    with fork_seed(0): whole = m.predict_next(x, t=t).mean
+    with fork_seed(0):
+        s,steps = m.start(1),[]
+        for i in range(3):
+            px,s = m.step(x[:,i-1] if i else None, s, t=t[:,i])
+            steps.append(px.mean)
+    torch.testing.assert_close(torch.stack(steps, 1), whole, rtol=1e-4, atol=1e-4)
+    for wrong,message in ((dict(window=(0,1)),'events=True'), (dict(events=True, window=(3,1)),'a start before an end')):
+        with pytest.raises(ValueError, match=message): LatentODE(1, **wrong)
+    with pytest.raises(ValueError, match='t of row 0 is 7 at step 2, outside the window from -1 to 6'): m(x, t=torch.tensor([[0.,1.,7.]]).double())
+
+def test_the_filter_in_a_window_weighs_silence_from_its_start():
+    m = windowed().eval()
+    m.emission.linear.bias.data[-2:] = 3.9
+    m.rate.weight.data.mul_(.05)
+    t = torch.tensor([[.4,1.1,1.3,2.]]).double()
+    x,mask = torch.randn(1,4,2),torch.tensor([[True,False,True,True]])[...,None].expand(1,4,2)
+    with torch.no_grad():
+        clock = m.prepare_u(m.inputs(x, t=t), 1, 4)
+        s = start = m.cloud(1)
+        for i in range(4):
+            s = m.move(s, clock[:,i,0]-(clock[:,i-1,0] if i else 0.))
+            s = m.absorb(s, x[:,i], mask[:,i])
+        m.window = -1.,float(t[0,-1])                                          # watched until the last of them
+        z = start['z'][0]
+        whole = m.score(z, *(v.expand(len(z), *v.shape[1:]) for v in (x, clock, mask)))
+    torch.testing.assert_close(s['logw'][0], whole.log_softmax(0), rtol=1e-3, atol=2e-3)
+
+def test_poisson_log_prob_is_that_of_the_integral():
+    ev = poisson_events(lambda t: 3+np.sin(t), (2.,9.), n=5, seed=0)
+    t,m = ev.padded()
+    rate = lambda t: torch.log(3+torch.sin(t))[...,None]
+    want = torch.stack([rate(o).sum(0)-(21+math.cos(2)-math.cos(9)) for o in map(torch.as_tensor, ev.times)])
+    torch.testing.assert_close(poisson_log_prob(rate, t, 2., 9., m[...,None]), want, rtol=1e-6, atol=1e-6)
+    split = poisson_log_prob(rate, t, 2., 9., m[...,None]&(t<5)[...,None])     # a mask leaves events out, never the window
+    assert torch.allclose(split-want, -torch.where(m&(t>=5), rate(t)[...,0], 0.).sum(1, keepdim=True))
