@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'reparameterize', 'tril_from_flat', 'reparameterize_full', 'kl_full',
            'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal', 'kl_latents', 'check_count', 'Emission',
-           'NormalEmission', 'MSEEmission', 'StudentTEmission', 'MixtureEmission', 'BernoulliEmission',
+           'NormalEmission', 'MSEEmission', 'StudentTEmission', 'unit_triangle', 'MixtureEmission', 'BernoulliEmission',
            'CategoricalEmission', 'ExponentialEmission', 'CensoredNormal', 'CensoredEmission', 'LevelDistribution',
-           'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission', 'make_emission', 'log_prob',
-           'sample_missing', 'SeqOutput', 'observed_span', 'expand_mask', 'tensors_of', 'Forecast', 'as_series',
-           'as_mask', 'SequenceModel', 'where_normal', 'widen_mask', 'combine', 'stack_steps', 'has_holes',
-           'needs_steps', 'systematic', 'Particles', 'mixture_of', 'state_at', 'repeat_state', 'fork_seed',
-           'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
+           'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission', 'make_emission', 'root_of_seen',
+           'component_log_prob', 'log_prob', 'sample_missing', 'SeqOutput', 'observed_span', 'expand_mask',
+           'tensors_of', 'Forecast', 'as_series', 'as_mask', 'SequenceModel', 'where_normal', 'widen_mask', 'combine',
+           'stack_steps', 'has_holes', 'needs_steps', 'systematic', 'Particles', 'mixture_of', 'state_at',
+           'repeat_state', 'fork_seed', 'write_whole', 'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram',
+           'mermaid_for_quarto']
 
 # %% ../nbs/00_core.ipynb #6e8043eb
 import functools, inspect, json, math, os, tempfile, warnings
@@ -220,44 +221,68 @@ class StudentTEmission(Emission):
         d = px.base_dist
         return self.make(d.df, d.loc*scale+loc, d.scale*scale)
 
+# %% ../nbs/00_core.ipynb #ed6c5614
+def unit_triangle(below:Tensor, # Entries below the diagonal, row by row, (..., C (C-1)/2)
+                  dim:int,      # C
+                 )->Tensor:     # (..., C, C)
+    "A lower triangle with ones on the diagonal"
+    triangle = torch.eye(dim, dtype=below.dtype, device=below.device).repeat(*below.shape[:-1], 1, 1)
+    i,j = torch.tril_indices(dim, dim, -1)
+    triangle[...,i,j] = below
+    return triangle
+
 # %% ../nbs/00_core.ipynb #c2d2dc0c
 class MixtureEmission(Emission):
-    "Mixture of K diagonal Gaussians over the C channels together: several possible futures"
+    "Mixture of K Gaussians over the C channels together: several possible futures"
     def __init__(self, n_in, x_dim, residual=True,
                  n_components=5, # Number of Gaussians K
                  relative=False, # Means in units of each Gaussian's standard deviation, as in `NormalEmission`
+                 covariance='diag', # Of each Gaussian: 'diag', or 'full': channels depend on each other within it too
                 ):
-        super().__init__(n_in, x_dim, check_count(n_components, 'n_components')*(1+2*x_dim), residual)
-        self.n_components,self.relative = n_components,relative
+        if covariance not in ('diag','full'): raise ValueError(f"covariance is 'diag' or 'full', got {covariance!r}")
+        K,C = check_count(n_components, 'n_components'),x_dim
+        tilts = C*(C-1)//2 if covariance=='full' else 0
+        super().__init__(n_in, x_dim, K*(1+2*C+tilts), residual)
+        self.n_components,self.relative,self.covariance = K,relative,covariance
+        self.sizes = [K, K*C, K*C, K*tilts]
+        with torch.no_grad():                                # upright to begin with
+            for p in self.linear.parameters(): p[K*(1+2*C):K*(1+2*C+tilts)] = 0
     def forward(self, features, prev=None):
         K,C = self.n_components,self.x_dim
-        logits,mu,logvar,last = self.split(features, prev, [K, K*C, K*C])
+        logits,mu,logvar,below,last = self.split(features, prev, self.sizes)
         if torch.is_tensor(last): last = last[...,None,:]
         mu,scale = mu.unflatten(-1,(K,C)),(0.5*bound_logvar(logvar.unflatten(-1,(K,C)))).exp()
-        return self.make(logits, (mu*scale if self.relative else mu)+last, scale)
+        if self.covariance=='full': scale = scale[...,None]*unit_triangle(below.unflatten(-1, (K,C*(C-1)//2)), C)
+        width = scale if self.covariance=='diag' else scale.square().sum(-1).sqrt()
+        return self.make(logits, (mu*width if self.relative else mu)+last, scale)
     def make(self, logits, loc, scale):
-        comps = Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+        "`scale`: standard deviations, (..., K, C), or Cholesky factors, (..., K, C, C)"
+        if scale.ndim>loc.ndim: comps = MultivariateNormal(loc, scale_tril=scale, validate_args=False)
+        else: comps = Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
         return MixtureSameFamily(Categorical(logits=logits, validate_args=False), comps, validate_args=False)
     def to_units(self, px, loc, scale):
-        d = px.component_distribution.base_dist
-        return self.make(px.mixture_distribution.logits, d.loc*scale+loc, d.scale*scale)
+        d,logits = px.component_distribution,px.mixture_distribution.logits
+        if isinstance(d, Independent): return self.make(logits, d.base_dist.loc*scale+loc, d.base_dist.scale*scale)
+        return self.make(logits, d.loc*scale+loc, d.scale_tril*torch.as_tensor(scale)[...,None])
 
 # %% ../nbs/00_core.ipynb #c8f94b71
 class BernoulliEmission(Emission):
-    "0/1 per channel, as in a piano roll; with K > 1 a mixture of K such, in which channels depend on each other"
+    "0/1 per channel, as in a piano roll; with K > 1 a mixture of K such, in which channels depend on each other. With `grey`, values between 0 and 1 too, scored by the cross-entropy x log p + (1-x) log(1-p): what pictures of digits are trained with, though no density of such values"
     continuous = False
     def __init__(self, n_in, x_dim,
                  n_components=1, # Components K
+                 grey=False,     # Take values between 0 and 1, as grey levels? Draws are 0 or 1 all the same
                 ):
         K = check_count(n_components, 'n_components')
-        super().__init__(n_in, x_dim, x_dim if K==1 else K*(1+x_dim)); self.n_components = K
+        super().__init__(n_in, x_dim, x_dim if K==1 else K*(1+x_dim)); self.n_components,self.grey = K,grey
     def forward(self, features, prev=None):
         make = lambda logits: Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
         if self.n_components==1: return make(self.linear(features))
         weights,logits = self.linear(features).split([self.n_components, self.n_components*self.x_dim], -1)
         return MixtureSameFamily(Categorical(logits=weights, validate_args=False), make(logits.unflatten(-1, (self.n_components,self.x_dim))), validate_args=False)
     def check(self, x):
-        if not ((x==0)|(x==1)).all(): raise ValueError(f"a bernoulli emission needs x to be 0 or 1, got values from {x.min():g} to {x.max():g}")
+        if self.grey and not ((x>=0)&(x<=1)).all(): raise ValueError(f"a bernoulli emission of grey values needs x between 0 and 1, got values from {x.min():g} to {x.max():g}")
+        if not self.grey and not ((x==0)|(x==1)).all(): raise ValueError(f"a bernoulli emission needs x to be 0 or 1 (or between them, with grey=True), got values from {x.min():g} to {x.max():g}")
 
 # %% ../nbs/00_core.ipynb #17993f5d
 class CategoricalEmission(Emission):
@@ -273,7 +298,12 @@ class CategoricalEmission(Emission):
         return Independent(Categorical(logits=logits, validate_args=False), 1, validate_args=False)
     def feed(self, x): return F.one_hot(x.long(), self.n_levels).flatten(-2).to(self.linear.weight.dtype)
     def unfeed(self, v): return v.unflatten(-1, (self.x_dim,self.n_levels)).argmax(-1).to(v.dtype)
-    def expected(self, px): return px.base_dist.probs.flatten(-2)
+    def probs(self, px):
+        "Probabilities of the levels, (..., C, L), also of a mixture of such heads"
+        if not isinstance(px, MixtureSameFamily): return px.base_dist.probs
+        weights = px.mixture_distribution.probs[...,None,None]
+        return (weights*px.component_distribution.base_dist.probs).sum(-3)
+    def expected(self, px): return self.probs(px).flatten(-2)
     def mean_of(self, px): "Mean level, which need not be a whole number, (..., C)"; p = px.base_dist.probs; return (p*torch.arange(self.n_levels, device=p.device)).sum(-1)
     def check(self, x):
         if not ((x==x.round())&(x>=0)&(x<self.n_levels)).all():
@@ -441,6 +471,31 @@ def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli,
     if unknown: raise ValueError(f"the {name} emission has no option {unknown[0]!r}" + (f": choose from {', '.join(options)}" if options else ""))
     return head(n_in, x_dim, **kwargs)
 
+# %% ../nbs/00_core.ipynb #34b0c3ca
+def root_of_seen(d:MultivariateNormal, # Batch shape (...), event shape (C,)
+                 seen:Tensor,          # True = observed, (..., C)
+                )->Tensor:             # Upper triangular R, (..., C, C)
+    "R with R^T R = the covariance of the observed entries, with ones on the diagonal for the others (by QR of the factor, so no digits are lost to squaring)"
+    factor = torch.where(seen[...,None], d.scale_tril, 0.)
+    ones = torch.diag_embed((~seen).to(factor.dtype)).expand_as(factor)
+    return torch.linalg.qr(torch.cat([factor, ones], -1).mT).R
+
+def component_log_prob(px:MixtureSameFamily, # Batch shape (...), K components
+                       x:Tensor,    # (..., C), finite where it is missing
+                       mask:Tensor, # True = observed, (..., C)
+                      )->Tensor:    # (..., K)
+    "Log-density of the observed channels under each component: of a full covariance, their marginal"
+    d,x,m = px.component_distribution,x[...,None,:],mask[...,None,:]
+    if isinstance(d, Independent):
+        lp = d.base_dist.log_prob(x)
+        return torch.where(m, lp, torch.zeros_like(lp)).sum(-1)
+    if mask.all(): return d.log_prob(x)
+    R = root_of_seen(d, m.expand(d.loc.shape))
+    away = torch.where(m, x-d.loc, 0.)[...,None]
+    white = torch.linalg.solve_triangular(R.mT, away, upper=False)[...,0]
+    logdet = R.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+    return -.5*white.square().sum(-1)-logdet-.5*math.log(2*math.pi)*m.sum(-1)
+
 # %% ../nbs/00_core.ipynb #2c62d043
 def log_prob(px:Distribution,  # Emission, batch shape (B, T), event shape (C,)
              x:Tensor,         # Observations, (B, T, C); missing ones may be anything, even NaN
@@ -450,8 +505,7 @@ def log_prob(px:Distribution,  # Emission, batch shape (B, T), event shape (C,)
     if mask is None: return px.log_prob(x)
     x = torch.where(mask, x, torch.zeros_like(x))
     if isinstance(px, MixtureSameFamily):
-        comp = px.component_distribution.base_dist.log_prob(x[...,None,:])
-        comp = torch.where(mask[...,None,:], comp, torch.zeros_like(comp)).sum(-1)
+        comp = component_log_prob(px, x, mask)
         return torch.logsumexp(comp + px.mixture_distribution.logits.log_softmax(-1), -1)
     lp = px.base_dist.log_prob(x)
     return torch.where(mask, lp, torch.zeros_like(lp)).sum(-1)
@@ -460,9 +514,10 @@ def log_prob(px:Distribution,  # Emission, batch shape (B, T), event shape (C,)
 def sample_missing(px, x, mask):
     "A draw of the missing channels given the observed ones: components of a mixture are chosen by what was seen"
     if isinstance(px, MixtureSameFamily):
-        comp = px.component_distribution.base_dist.log_prob(torch.where(mask, x, torch.zeros_like(x))[...,None,:])
-        seen = torch.where(mask[...,None,:], comp, torch.zeros_like(comp)).sum(-1)
-        px = MixtureSameFamily(Categorical(logits=px.mixture_distribution.logits+seen, validate_args=False), px.component_distribution, validate_args=False)
+        seen = component_log_prob(px, torch.where(mask, x, torch.zeros_like(x)), mask)
+        weights = Categorical(logits=px.mixture_distribution.logits+seen, validate_args=False)
+        if isinstance(px.component_distribution, MultivariateNormal): return _draw_given_seen(px.component_distribution, weights.sample(), x, mask)
+        px = MixtureSameFamily(weights, px.component_distribution, validate_args=False)
     return px.sample().to(x.dtype)
 
 # %% ../nbs/00_core.ipynb #a8a703c5
@@ -1294,6 +1349,16 @@ def reconstruct(self:SequenceModel,
     with fork_seed(seed): means = [self.emission.mean(self.to_units(self.unroll(cut(x,i), cut(u,i), cut(mask,i), whole=True).px)).unflatten(0, (-1,n)).cpu() for i in range(0, len(x), few)]
     means = torch.cat(means).transpose(0,1)
     return Forecast(F.pad(means, (0,0,x.shape[1]-means.shape[2],0), value=float('nan')), known=known)
+
+# %% ../nbs/00_core.ipynb #c4c3a2d4
+def _draw_given_seen(d, k, x, mask):
+    "A draw of component k (...) whose observed entries are those of x: any draw, moved by the regression on what it got wrong there (Matheron)"
+    pick = lambda v: v.gather(k.ndim, k.view(*k.shape, *[1]*(v.ndim-k.ndim)).expand(*k.shape, 1, *v.shape[k.ndim+1:])).squeeze(k.ndim)
+    d = MultivariateNormal(pick(d.loc), scale_tril=pick(d.scale_tril), validate_args=False)
+    draw,R = d.sample(),root_of_seen(d, mask.expand(d.loc.shape))
+    wrong = torch.where(mask, x-draw, 0.)[...,None]
+    weights = torch.cholesky_solve(wrong, R, upper=True)
+    return (draw+(d.scale_tril@(d.scale_tril.mT@weights))[...,0]).to(x.dtype)
 
 # %% ../nbs/00_core.ipynb #1ec817ad
 def _log_weights(out, x, mask):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MLP', 'GaussianMLP', 'FullGaussianMLP', 'VAE', 'aggregate_posterior', 'laplace_posterior', 'output_size_conv',
            'output_size_convt', 'output_size_after_n_conv', 'output_size_after_n_convt', 'init_cnn',
-           'AdaptiveConcatPool1d', 'View', 'Conv1d', 'ConvTranspose1d', 'conv_encoder', 'conv_decoder', 'SequenceVAE',
-           'VAEConv1d']
+           'AdaptiveConcatPool1d', 'View', 'Conv1d', 'ConvTranspose1d', 'conv_encoder', 'dense_decoder', 'conv_decoder',
+           'SequenceVAE', 'NoHead', 'VAEConv1d']
 
 # %% ../nbs/02_models.ipynb #9c3c1ab1
 import warnings, numpy as np, torch, torch.nn.functional as F
@@ -248,29 +248,59 @@ def _measured(model, z, y, sigma, mask, prior):
     return z,torch.where(mask, y, 0.),torch.where(mask, sigma, 1.),mask
 
 # %% ../nbs/02_models.ipynb #0f5a7844
-def output_size_conv(size:int, kernel_size:int, stride=1, padding=0, dilation=1):
+def output_size_conv(
+    input_size:int, kernel_size:int, stride=1, padding=0, dilation=1
+):
     "Length behind a `nn.Conv1d`. Raises ValueError if nothing is left"
-    for k,v,lo in (('size',size,1),('kernel_size',kernel_size,1),('stride',stride,1),('padding',padding,0),('dilation',dilation,1)):
-        check_count(v, k, lo)
-    n = (size + 2*padding - dilation*(kernel_size-1) - 1)//stride + 1
-    if n<1: raise ValueError(f"a convolution of kernel {kernel_size} and dilation {dilation} leaves nothing of {size} steps")
+    sizes = dict(input_size=input_size, kernel_size=kernel_size, stride=stride)
+    for name,size in {**sizes, 'dilation':dilation}.items():
+        check_count(size, name)
+    check_count(padding, 'padding', 0)
+    n = (input_size + 2*padding - dilation*(kernel_size-1) - 1)//stride + 1
+    if n<1:
+        raise ValueError(
+            f"a convolution of kernel {kernel_size} and dilation {dilation} leaves "
+            f"nothing of {input_size} steps"
+        )
     return n
 
-def output_size_convt(size:int, kernel_size:int, stride=1, padding=0, output_padding=0, dilation=1):
+def output_size_convt(
+    input_size:int, kernel_size:int, stride=1, padding=0, output_padding=0, dilation=1
+):
     "Length behind a `nn.ConvTranspose1d`. Raises ValueError if nothing is left"
-    n = (size-1)*stride - 2*padding + dilation*(kernel_size-1) + output_padding + 1
-    if n<1: raise ValueError(f"a transposed convolution of kernel {kernel_size} and padding {padding} leaves nothing of {size} steps")
+    reach = dilation*(kernel_size-1)
+    n = (input_size-1)*stride - 2*padding + reach + output_padding + 1
+    if n<1:
+        raise ValueError(
+            f"a transposed convolution of kernel {kernel_size} and padding {padding} "
+            f"leaves nothing of {input_size} steps"
+        )
     return n
 
-def output_size_after_n_conv(size:int, n:int, kernel_size:int, **kwargs):
-    "Length behind `n` equal convolutions"
-    for _ in range(check_count(n, 'n', 0)): size = output_size_conv(size, kernel_size, **kwargs)
-    return size
+# %% ../nbs/02_models.ipynb #bc95ab0c
+def output_size_after_n_conv(
+    n:int,          # Number of equal convolutions
+    input_size:int, # Length in front of the first
+    kernel_size:int, stride=1, padding=0, dilation=1,
+)->int:             # Length behind the last
+    "Length behind `n` equal convolutions. Raises ValueError if nothing is left"
+    for _ in range(check_count(n, 'n', 0)):
+        input_size = output_size_conv(
+            input_size, kernel_size, stride, padding, dilation
+        )
+    return input_size
 
-def output_size_after_n_convt(size:int, n:int, kernel_size:int, **kwargs):
-    "Length behind `n` equal transposed convolutions"
-    for _ in range(check_count(n, 'n', 0)): size = output_size_convt(size, kernel_size, **kwargs)
-    return size
+def output_size_after_n_convt(
+    n:int,          # Number of equal transposed convolutions
+    input_size:int, # Length in front of the first
+    kernel_size:int, stride=1, padding=0, output_padding=0, dilation=1,
+)->int:             # Length behind the last
+    "Length behind `n` equal transposed convolutions. Raises ValueError if nothing is left"
+    for _ in range(check_count(n, 'n', 0)):
+        input_size = output_size_convt(
+            input_size, kernel_size, stride, padding, output_padding, dilation
+        )
+    return input_size
 
 # %% ../nbs/02_models.ipynb #c59ca0ba
 def init_cnn(module:nn.Module):
@@ -284,15 +314,20 @@ def init_cnn(module:nn.Module):
 # %% ../nbs/02_models.ipynb #54374665
 class AdaptiveConcatPool1d(nn.Module):
     "Average and maximum over `size` equal stretches, (B, C, T) -> (B, 2C, size)"
-    def __init__(self, size:int): super().__init__(); self.size = check_count(size, 'size')
-    def forward(self, x): return torch.cat([F.adaptive_avg_pool1d(x, self.size), F.adaptive_max_pool1d(x, self.size)], 1)
-    def extra_repr(self): return f'{self.size}'
+    def __init__(self, size:int):
+        super().__init__()
+        self.size = check_count(size, 'size')
+        self.ap,self.mp = nn.AdaptiveAvgPool1d(size),nn.AdaptiveMaxPool1d(size)
+
+    def forward(self, x): return torch.cat([self.ap(x), self.mp(x)], 1)
 
 class View(nn.Module):
-    "Reshape all but the batch axis"
-    def __init__(self, *shape:int): super().__init__(); self.shape = shape
-    def forward(self, x): return x.reshape(len(x), *self.shape)
-    def extra_repr(self): return ', '.join(map(str, self.shape))
+    "Reshape to `size`, a tuple in which -1 stands for the batch"
+    def __init__(self, size):
+        super().__init__()
+        self.size = tuple(size)
+
+    def forward(self, x): return x.reshape(self.size)
 
 # %% ../nbs/02_models.ipynb #11bf71f5
 class Conv1d(nn.Conv1d):
@@ -312,20 +347,32 @@ def _conv(x, weight, bias=None, dilation=1, padding=0):
     return F.conv2d(x.unsqueeze(2), weight.unsqueeze(2), bias, dilation=(1,dilation), padding=(0,padding)).squeeze(2)
 
 # %% ../nbs/02_models.ipynb #c6fe9098
-def conv_encoder(nf:list, encoder:list, nc_in:int, z_dim:int, avg_size:int, kernel_size=3):
+def _with_relus(layers):
+    "A ReLU behind each of the layers"
+    return [o for layer in layers for o in (layer, nn.ReLU(inplace=True))]
+
+def _dense(widths): return _with_relus(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:]))
+
+def conv_encoder(
+    nf:list, encoder:list, nc_in:int, z_dim:int, avg_size:int, kernel_size=3
+):
     "(B, nc_in, T) -> (B, 2 z_dim): convolutions, concat pooling, dense layers; ReLU between them"
     widths = [2*nf[-1]*avg_size, *encoder]
-    convs = [o for a,b in zip([nc_in,*nf[:-1]], nf) for o in (Conv1d(a, b, kernel_size), nn.ReLU())]
-    dense = [o for a,b in zip(widths[:-1], widths[1:]) for o in (nn.Linear(a, b), nn.ReLU())]
-    return init_cnn(nn.Sequential(*convs, AdaptiveConcatPool1d(avg_size), View(widths[0]), *dense, nn.Linear(widths[-1], 2*z_dim)))
+    convs = _with_relus(Conv1d(a, b, kernel_size) for a,b in zip([nc_in, *nf[:-1]], nf))
+    flat = [AdaptiveConcatPool1d(avg_size), View((-1, widths[0]))]
+    last = nn.Linear(widths[-1], 2*z_dim)
+    return init_cnn(nn.Sequential(*convs, *flat, *_dense(widths), last))
 
-def conv_decoder(nf:list, decoder:list, o_dim:int, nc_out:int, z_dim:int, avg_size:int, kernel_size=3):
-    "(B, z_dim) -> (B, nc_out, o_dim): dense layers, interpolation, transposed convolutions; ReLU between them"
-    widths,rev = [z_dim, *decoder, 2*nf[-1]*avg_size],nf[::-1]
-    dense = [o for a,b in zip(widths[:-1], widths[1:]) for o in (nn.Linear(a, b), nn.ReLU())]
-    convts = [o for a,b in zip(rev, [*rev[1:], nc_out]) for o in (ConvTranspose1d(a, b, kernel_size), nn.ReLU())][:-1]
-    inner = output_size_after_n_conv(o_dim, len(nf), kernel_size)
-    return init_cnn(nn.Sequential(*dense, View(rev[0], 2*avg_size), nn.Upsample(inner, mode='linear'), *convts))
+def dense_decoder(nf:list, decoder:list, z_dim:int, avg_size:int):
+    "(B, z_dim) -> (B, nf[-1], 2 avg_size): dense layers, a ReLU behind each"
+    widths = [z_dim, *decoder, 2*nf[-1]*avg_size]
+    return nn.Sequential(*_dense(widths), View((-1, nf[-1], 2*avg_size)))
+
+def conv_decoder(nf:list, nc_out:int, kernel_size=3):
+    "(B, nf[-1], T) -> (B, nc_out, T + len(nf) (kernel_size - 1)): transposed convolutions, a ReLU behind each"
+    widths = [*nf[::-1], nc_out]
+    pairs = zip(widths[:-1], widths[1:])
+    return nn.Sequential(*_with_relus(ConvTranspose1d(a, b, kernel_size) for a,b in pairs))
 
 # %% ../nbs/02_models.ipynb #e6c98e3c
 class SequenceVAE(SequenceModel):
@@ -334,20 +381,31 @@ class SequenceVAE(SequenceModel):
     redraws,masks_by_design = True,True
     n_particles = 16  # each of them weighs many candidates at every step
 
+class NoHead:
+    "Stands for the emission of a model that is a part of another one and has none of its own"
+    continuous,positive = True,False
+    def __init__(self, x_dim): self.x_dim = self.feed_dim = x_dim
+    def feed(self, x): "What networks read of x"; return x
+    def check(self, x): "Nothing to check"
+    def rescale(self, loc, scale): "Nothing to rescale"
+    def __call__(self, features, prev=None):
+        raise ValueError("this VAE is a part of another model: it gives features of each step and no p(x|z); ask that model")
+
 class VAEConv1d(SequenceVAE):
     "A VAE with one latent per sequence: convolutions and pooling to q(z | x_1:T), transposed convolutions to p(x_t | z)"
+    floor = 4.  # bias of the last transposed convolution at the start, taken off again behind its ReLU
     def __init__(self,
                  nf=(16,16,16,16),    # Channels of the convolutions
                  encoder=(200,100),   # Widths of the dense encoder
+                 decoder=(100,200),   # Widths of the dense decoder
                  o_dim:int=400,       # Longest sequence, steps
                  nc_in:int=1,         # Channels of x
                  nc_out:int=6,        # Features of each step behind the decoder
                  z_dim:int=6,         # Number of latents Z
-                 decoder=(100,200),   # Widths of the dense decoder
                  beta:float=1.,       # Weight of the KL in training; 1 is the ELBO
                  avg_size:int=16,     # Length behind the pooling
                  kernel_size:int=3,   # Of all convolutions
-                 emission:str='normal', # Any head of `seqvae.core.EMISSIONS`
+                 emission:str='normal', # Any head of `seqvae.core.EMISSIONS`; None: a part of another model, without one
                  emission_kwargs:dict=None, # Passed to the head
                 ):
         super().__init__(nc_in)
@@ -356,10 +414,32 @@ class VAEConv1d(SequenceVAE):
         if not nf or not encoder or not decoder: raise ValueError("nf, encoder and decoder need at least one layer each")
         if beta<0: raise ValueError(f"beta is not negative, got {beta}")
         self.o_dim,self.z_dim,self.beta = o_dim,z_dim,beta
+        self.inner = output_size_after_n_conv(len(nf), o_dim, kernel_size)
+        self._layers(nf, encoder, decoder, nc_out, avg_size, kernel_size, emission, emission_kwargs)
+
+# %% ../nbs/02_models.ipynb #ac3899b7
+@patch
+def _layers(self:VAEConv1d, nf, encoder, decoder, nc_out, avg_size, kernel_size, emission, emission_kwargs):
+    "Encoder, decoder, transposed convolutions and head"
+    if emission is None: self.emission = NoHead(self.x_dim)
+    else:
         kw = dict(residual=False) if emission.lower() in ('normal','mse','student_t','mixture') else {}
-        self.emission = make_emission(emission, nc_out, nc_in, **{**kw, **(emission_kwargs or {})})
-        self.encoder = conv_encoder(nf, encoder, self.emission.feed_dim, z_dim, avg_size, kernel_size)
-        self.decoder = conv_decoder(nf, decoder, o_dim, nc_out, z_dim, avg_size, kernel_size)
+        self.emission = make_emission(emission, nc_out, self.x_dim, **{**kw, **(emission_kwargs or {})})
+    self.encoder = conv_encoder(nf, encoder, self.emission.feed_dim, self.z_dim, avg_size, kernel_size)
+    self.decoder = dense_decoder(nf, decoder, self.z_dim, avg_size)
+    self.convt = conv_decoder(nf, nc_out, kernel_size)
+    for part in (self.decoder, self.convt): init_cnn(part)
+    nn.init.constant_(self.convt[-2].bias, self.floor)
+
+@patch
+def _encode(self:VAEConv1d, x):
+    "Mean and raw log-variance of q(z|x), (B, 2Z), from standardised x (B, C, o_dim)"
+    return self.encoder(x)
+
+@patch
+def _decode(self:VAEConv1d, z):
+    "What the decoder says of each step, (B, nc_out, o_dim), not negative"
+    return self.convt(F.interpolate(self.decoder(z), size=self.inner, mode='linear'))
 
 # %% ../nbs/02_models.ipynb #cc30c69f
 @patch
@@ -372,7 +452,7 @@ def infer_z(self:VAEConv1d, x, mask=None):
     if T>self.o_dim: raise ValueError(f"sequences have at most {self.o_dim} steps (o_dim), got {T}")
     x = self.emission.feed(x)
     if mask is not None: x = x*mask.repeat_interleave(x.shape[-1]//mask.shape[-1], -1)
-    mu,raw = self.encoder(F.pad(x, (0,0,0,self.o_dim-T)).transpose(1,2)).chunk(2, -1)
+    mu,raw = self._encode(F.pad(x, (0,0,0,self.o_dim-T)).transpose(1,2)).chunk(2, -1)
     q = diag_normal(mu, bound_logvar(raw))
     return q if mask is None else where_normal(mask.flatten(1).any(1), q, self.prior_z(B))
 
@@ -384,7 +464,9 @@ def encode(self:VAEConv1d, x, u=None, mask=None):
     return self.infer_z(x, mask)
 
 @patch
-def features(self:VAEConv1d, z, steps=None): "What the decoder says of each step, (B, T, nc_out)"; return self.decoder(z).transpose(1,2)[:,:steps]
+def features(self:VAEConv1d, z, steps=None):
+    "What the head reads of each step, (B, T, nc_out): what the decoder says, less `floor`"
+    return self._decode(z).transpose(1,2)[:,:steps]-self.floor
 
 @patch
 def decode(self:VAEConv1d,

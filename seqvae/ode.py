@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['rk4', 'dense_output', 'SolverError', 'solve', 'solver_error', 'ContinuousModel', 'as_times', 'shift_clock',
-           'reading_order', 'ODERecurrence', 'Field', 'LatentODE', 'ODERNN', 'poisson_log_likelihood', 'RateODE',
-           'channel_mse']
+           'reading_order', 'ODERecurrence', 'Field', 'LatentODE', 'ODERNN', 'poisson_log_likelihood',
+           'poisson_log_prob', 'RateODE', 'channel_mse']
 
 # %% ../nbs/06_ode.ipynb #9931bb14
 import math
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
+from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily
 from fastcore.basics import patch
-from .core import (Forecast, SeqOutput, SequenceModel, check_count, combine, expand_mask, fork_seed, kl_latents, log_prob, make_emission,
-    observed_span, where_normal)
+from .core import (Forecast, SeqOutput, SequenceModel, as_series, check_count, combine, expand_mask, fork_seed, kl_latents,
+    log_prob, make_emission, mixture_of, observed_span, systematic, where_normal)
 from .models import MLP, GaussianMLP, SequenceVAE
 
 # %% ../nbs/06_ode.ipynb #3291cfba
@@ -98,6 +99,7 @@ class ContinuousModel(SequenceModel):
     "A model in continuous time: its public functions take times t, (B, T), or (T,) for all rows alike; regular steps 0, 1, ... without"
     masks_by_design = True
     any_order = False  # May forecasts be asked for at times before the last observation?
+    window = None      # Start and end of what was watched, in the user's unit, for models that describe when measurements come
     def __init__(self,
                  x_dim:int,      # Channels C
                  t_scale=None,   # Unit of the model's clock, in the user's unit of time; None: 1, until `seq_learner` sets it to the longest training window
@@ -113,7 +115,8 @@ class ContinuousModel(SequenceModel):
     def as_inputs(self, u): return u
     def prepare_u(self, u, batch, steps):
         "The clock of each step, (batch, steps, 1); regular steps for None"
-        if u is None: u = (torch.arange(steps, device=self.device)/self.t_scale).to(self.x_loc.dtype).expand(batch, steps)[...,None]
+        start = 0. if self.window is None else self.window[0]
+        if u is None: u = ((torch.arange(steps, device=self.device)-start)/self.t_scale).to(self.x_loc.dtype).expand(batch, steps)[...,None]
         if u.shape!=(batch,steps,1): raise ValueError(f"the clock must have shape ({batch}, {steps}, 1), got {tuple(u.shape)}")
         return u
 
@@ -149,7 +152,19 @@ def inputs(self:ContinuousModel, x, u=None, t=None, mask=None, asked=False):
     x = self.as_batch(x); shape = x.shape[:2]
     real = None if mask is None else observed_span(expand_mask(torch.as_tensor(mask, device=self.device), x.shape))
     t = as_times(t, shape, real, asked=asked, device=self.device)
-    return ((t-t[:,:1])/self.t_scale).to(self.x_loc.dtype)[...,None]
+    return ((t-self.origin(t, real))/self.t_scale).to(self.x_loc.dtype)[...,None]
+
+@patch
+def origin(self:ContinuousModel, t, real=None):
+    "Where the clock is 0: at each row's first entry, (B, 1), or at the start of the window. Raises ValueError for times outside the window"
+    if self.window is None: return t[:,:1]
+    start,end = self.window
+    out = (t<start) | (t>end)
+    if real is not None: out = out & real
+    if out.any():
+        row,step = out.nonzero()[0].tolist()
+        raise ValueError(f"t of row {row} is {float(t[row,step]):g} at step {step}, outside the window from {start:g} to {end:g}")
+    return t.new_full((len(t),1), start)
 
 def shift_clock(u, mask, whole=False):
     "Clock with its 0 at each row's first observed step; unless `whole`, it stops at the last. u (B, T, 1)"
@@ -194,7 +209,7 @@ def _futures(self:ContinuousModel, x, horizon, t, times, mask):
     if not self.any_order and (times[:,:1]<=last).any():
         b = int((times[:,:1]<=last).nonzero()[0,0]); raise ValueError(f"times of row {b} begin at {float(times[b,0]):g}, not after its last observation at {float(last[b]):g}: {type(self).__name__} predicts forwards; a LatentODE knows the whole path")
     full = torch.cat([past, last.expand(-1, H)], 1).scatter(1, ends[:,None]+torch.arange(H, device=self.device), times)
-    return ((full-past[:,:1])/self.t_scale).to(self.x_loc.dtype)[...,None],H
+    return ((full-self.origin(past, seen))/self.t_scale).to(self.x_loc.dtype)[...,None],H
 
 @patch
 def forecast(self:ContinuousModel,
@@ -217,6 +232,9 @@ def forecast(self:ContinuousModel,
 def start(self:ContinuousModel, batch=1, n_particles=None): "The state to hand to the first `step`"; return dict(SequenceModel.start(self, batch, n_particles), origin=None, last=None)
 
 @patch
+def step_clock(self:ContinuousModel, x_prev, state, clock): "`step` with the clock (B, 1) of the step to predict"; return SequenceModel.step(self, x_prev, state, clock)
+
+@patch
 def step(self:ContinuousModel,
          x_prev,     # The observation that has just come in, (B, C); NaN or None = not observed
          state,      # From `start`, or from the last `step`
@@ -227,8 +245,8 @@ def step(self:ContinuousModel,
     B,last = len(state['logw']),state['last']
     t = (0. if last is None else last+1) if t is None else t; t = torch.as_tensor(t, dtype=torch.float64, device=self.device).expand(B)
     if not t.isfinite().all() or (last is not None and (t<=last).any()): raise ValueError(f"times must increase, got {t.tolist()}" + ("" if last is None else f" after {last.tolist()}"))
-    origin = t if state['origin'] is None else state['origin']
-    px,new = SequenceModel.step(self, x_prev, state, ((t-origin)/self.t_scale).to(self.x_loc.dtype)[:,None])
+    origin = self.origin(t[:,None])[:,0] if state['origin'] is None else state['origin']
+    px,new = self.step_clock(x_prev, state, ((t-origin)/self.t_scale).to(self.x_loc.dtype)[:,None])
     return px,dict(new, origin=origin, last=t)
 
 # %% ../nbs/06_ode.ipynb #a2ecdec0
@@ -292,9 +310,16 @@ class Field(nn.Module):
     def __init__(self, *sizes, speed=3., limit=10.): super().__init__(); self.net,self.speed,self.limit = MLP(*sizes),speed,limit
     def forward(self, z): return self.speed*self.limit*torch.tanh(self.net(z)/self.limit)
 
+def _checked_window(window, events):
+    if not events: raise ValueError("a window is for models of when measurements come: pass events=True")
+    start,end = map(float, window)
+    if not (math.isfinite(start) and start<end<math.inf): raise ValueError(f"window is a start before an end, got {window}")
+    return start,end
+
 class LatentODE(ContinuousModel, SequenceVAE):
     "A VAE whose latent is the state of an ODE at the first observed time (Chen et al. 2018, section 5; Rubanova et al. 2019, section 3.2)"
     any_order = True
+    n_particles = 512  # each is a whole path, and there are no steps at which new ones are drawn
     def __init__(self,
                  x_dim:int,       # Channels C
                  z_dim:int=4,     # Latents Z
@@ -307,6 +332,7 @@ class LatentODE(ContinuousModel, SequenceVAE):
                  solver='rk4',    # Or a method of torchdiffeq, such as 'dopri5'
                  t_scale=None,    # Unit of the model's clock, in the user's unit of time; None: the longest training window, by `seq_learner`
                  emission_kwargs=None, # Passed to the head
+                 window=None,     # With `events`: start and end of the time in which there could be measurements, in the user's unit. The latent is then the state at its start
                 ):
         super().__init__(x_dim, t_scale); self.z_dim,self.n_steps,self.solver,self.events = check_count(z_dim, 'z_dim'),check_count(n_steps, 'n_steps'),solver,events
         if encoder not in ('rnn','ode_rnn'): raise ValueError(f"encoder is 'rnn' or 'ode_rnn', got {encoder!r}")
@@ -317,6 +343,25 @@ class LatentODE(ContinuousModel, SequenceVAE):
         self.to_q,self.field,self.decoder = GaussianMLP(h_dim, h_dim, z_dim),Field(z_dim, *[h_dim]*check_count(n_layers, 'n_layers'), z_dim),MLP(z_dim, h_dim, h_dim, act_last=True)
         with torch.no_grad(): self.to_q.net[-1].weight[z_dim:].zero_(); self.to_q.net[-1].bias[z_dim:].fill_(-4)      # narrow posteriors to begin with
         if events: self.rate = nn.Linear(h_dim, x_dim)
+        self.window = None if window is None else _checked_window(window, events)
+
+# %% ../nbs/06_ode.ipynb #693eba63
+@patch
+def anchored(self:LatentODE, u, mask, whole=False):
+    "The clock with its 0 where the latent lives: at a row's first observed step, or at the window's start; see `shift_clock`"
+    if self.window is None: return shift_clock(u, mask, whole)
+    if mask is None or whole: return u
+    last = observed_span(mask).sum(1).clamp(min=1)-1
+    return torch.minimum(u, u[torch.arange(len(u), device=u.device),last][:,None])
+
+@patch
+def back_to_start(self:LatentODE, h, mask, u):
+    "The encoder's state at the window's start: one more reading, of nothing, after the time from there to the first observation"
+    first = 0 if mask is None else mask.any(-1).float().argmax(1)
+    gap = u[torch.arange(len(u), device=u.device),first]      # (B, 1)
+    if not isinstance(self.encoder, nn.GRU): return self.encoder.evolve(h, gap[:,0].clamp(min=0))
+    nothing = h.new_zeros(len(h), self.encoder.input_size-1)
+    return self.encoder(torch.cat([nothing, 50*gap], 1)[:,None], h[None].contiguous())[0][:,0]
 
 # %% ../nbs/06_ode.ipynb #57520c1c
 @patch
@@ -332,11 +377,13 @@ def hidden(self:LatentODE, x, mask, u):
 def proposal(self:LatentODE, x, mask, u=None):
     "q(z | x) at each row's first observed time, batch shape (B,); the prior for rows without any observation"
     u = self.prepare_u(u, *x.shape[:2]); h,_,real = self.hidden(x, mask, u)
-    return self._first(h, real, mask)
+    return self._first(h, real, mask, u)
 
 @patch
-def _first(self:LatentODE, h, real, mask):
-    q = self.to_q(h[torch.arange(len(h), device=h.device),(real.sum(1)-1).clamp(min=0)])
+def _first(self:LatentODE, h, real, mask, u):
+    h = h[torch.arange(len(h), device=h.device),(real.sum(1)-1).clamp(min=0)]
+    if self.window is not None: h = self.back_to_start(h, mask, u)
+    q = self.to_q(h)
     return q if mask is None else where_normal(mask.flatten(1).any(1), q, self.prior_z(len(h)))
 
 @patch
@@ -360,20 +407,20 @@ def given(self:LatentODE, z, x, u=None): "p(x_t | z) for a clock u that starts a
 @patch
 def unroll(self:LatentODE, x, u=None, mask=None, whole=False):
     "Encode, draw, integrate, decode"
-    u = shift_clock(self.prepare_u(u, *x.shape[:2]), mask, whole); B,T,_ = x.shape
-    h,order,real = self.hidden(x, mask, u); qz = self._first(h, real, mask); z = self.draw(qz)
+    u = self.anchored(self.prepare_u(u, *x.shape[:2]), mask, whole); B,T,_ = x.shape
+    h,order,real = self.hidden(x, mask, u); qz = self._first(h, real, mask, u); z = self.draw(qz)
     later = h.new_zeros(B, T+1, h.shape[-1]).scatter(1, order[...,None].expand(h.shape), h*real[...,None])            # what the encoder knew at each observed step
     zs,arrivals = (self.path(z, u[...,0]),None) if not self.events else self._path_and_arrivals(z, u[...,0], torch.ones_like(x, dtype=torch.bool) if mask is None else mask)
     return SeqOutput(self.emission(self.decoder(zs)), qz, self.prior_z(len(x)), z, state=dict(z=torch.cat([zs, zs[:,-1:]], 1), h=later, t=torch.cat([u, u[:,-1:]], 1)), arrivals=arrivals)
 
 @patch
 def emit_with(self:LatentODE, out, z, u=None, mask=None):
-    u = shift_clock(self.prepare_u(u, len(z), out.px.batch_shape[-1]), mask); return self.emission(self.decoder(self.path(z, u[...,0])).flatten(0, 1))
+    u = self.anchored(self.prepare_u(u, len(z), out.px.batch_shape[-1]), mask); return self.emission(self.decoder(self.path(z, u[...,0])).flatten(0, 1))
 
 @patch
 def draw_z(self:LatentODE, x, mask=None, n=1, candidates=None, u=None):
     "n draws of the state at each row's first observed time, (B, n, Z), see `SequenceVAE.draw_z`"
-    return SequenceVAE.draw_z(self, x, mask, n, candidates, shift_clock(self.prepare_u(u, *x.shape[:2]), mask))
+    return SequenceVAE.draw_z(self, x, mask, n, candidates, self.anchored(self.prepare_u(u, *x.shape[:2]), mask))
 
 @patch
 def decode(self:LatentODE,
@@ -413,7 +460,8 @@ def _continue(self:LatentODE, x, horizon, n, u, mask, ends):
     "`forecast` on prepared inputs: the paths of n draws of z at the times asked for"
     T = x.shape[1]; u = self.prepare_u(u, len(x), T+horizon); z = self.draw_z(x, mask, n, u=u[:,:T]).flatten(0, 1)
     first = 0 if mask is None else mask.any(-1).float().argmax(1); rows = torch.arange(len(x), device=x.device)
-    when = u.gather(1, (ends[:,None]+torch.arange(horizon, device=x.device))[...,None])-u[rows,first][:,None]
+    when = u.gather(1, (ends[:,None]+torch.arange(horizon, device=x.device))[...,None])
+    if self.window is None: when = when-u[rows,first][:,None]
     s = self.given(z, None, when.repeat_interleave(n, 0)).sample().to(self.x_loc.dtype)
     return self.emission.restore(s, self.x_loc, self.x_scale).unflatten(0, (len(x),n)).transpose(0, 1)
 
@@ -437,13 +485,13 @@ def sample(self:LatentODE, n:int, length:int=None,
     with fork_seed(seed):
         z = self.draw(self.prior_z(n)) if z is None else torch.as_tensor(z)
         if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")
-        return self.decode(z, t-t[:,:1]).sample().to(self.x_loc.dtype)
+        return self.decode(z, t-self.origin(t.to(self.device)).to(t)).sample().to(self.x_loc.dtype)
 
 # %% ../nbs/06_ode.ipynb #715c6193
 @patch
 def init_state(self:LatentODE, batch):
     x = self.x_loc.new_zeros(batch, 0, self.x_dim)
-    return dict(z=self.draw(self.prior_z(batch)), t0=self.x_loc.new_zeros(batch, 1), seen=torch.zeros(batch, 1, dtype=torch.bool, device=self.device), x=x, m=x.bool(), t=x[...,:1])
+    return dict(z=self.draw(self.prior_z(batch)), t0=self.x_loc.new_zeros(batch, 1), seen=torch.full((batch,1), self.window is not None, device=self.device), x=x, m=x.bool(), t=x[...,:1])
 
 @patch
 def emit(self:LatentODE, s, z, u): return self.emission(self.decoder(self.path(s['z'], torch.where(s['seen'], u-s['t0'], 0.))[:,0]))
@@ -465,6 +513,155 @@ def rollout(self:LatentODE, s, horizon, u=None, z=None):
     out = SeqOutput(self.given(s['z'], None, torch.where(s['seen'][...,None], u-s['t0'][...,None], u-u[:,:1])), state={k:v[:,None].expand(-1, horizon+1, *v.shape[1:]) for k,v in s.items()})
     out.x = self.draw_x(out.px)
     return out
+
+# %% ../nbs/06_ode.ipynb #0a0d45d1
+@patch
+def cloud(self:LatentODE, batch, n=None):
+    "Particles before anything was observed: draws z of the prior (B, P, Z), and log weights (B, P)"
+    P = n or self.n_particles
+    z = self.prior_z(batch).sample((P,)).transpose(0, 1)
+    none = z.new_zeros(batch, P)
+    seen = torch.full((batch,), self.window is not None, device=z.device)
+    return dict(z=z, logw=none-math.log(P), silence=none, seen=seen)
+
+@patch
+def move(self:LatentODE, s, gap):
+    "The particles after time `gap`, (B,) in units of `t_scale`; nothing moves before the first observation"
+    gap = torch.where(s['seen'], gap, 0.)
+    far = float(gap.max())
+    if far<=0: return s
+    B,P,Z = s['z'].shape
+    times = gap.repeat_interleave(P)[:,None]
+    n = max(1, math.ceil(self.n_steps*far-1e-6))
+    if not far<=1000: self._steps(gap)                       # says what is wrong
+    z = s['z'].flatten(0, 1)
+    if self.events: z = F.pad(z, (0,1))
+    new = solve(self._moving, z, times.new_zeros(B*P), times, n, self.solver)[:,0]
+    silence = s['silence']+new[:,Z].clamp(min=0).view(B, P) if self.events else s['silence']
+    return {**s, 'z':new[:,:Z].view(B, P, Z), 'silence':silence}
+
+@patch
+def _moving(self:LatentODE, s):
+    "The field of the state, and of the expected number of measurements behind it, if there is one"
+    Z = self.z_dim
+    if s.shape[1]==Z: return self.field(s)
+    return torch.cat([self.field(s[:,:Z]), self.log_rate(s[:,:Z]).exp().sum(1, keepdim=True)], 1)
+
+# %% ../nbs/06_ode.ipynb #ff41869f
+@patch
+def reweigh(self:LatentODE, s, x, m, stages=20):
+    "The particles once x (B, C), observed where m (B, C), is known: weighed by it, in as many stages as it takes"
+    got = m.any(1)
+    if not got.any(): return s
+    z,logw,silence = s['z'],s['logw'],s['silence']
+    first = got & ~s['seen']                                  # its time is taken as given
+    left = got.to(z.dtype)                                    # share of the observation still to take in
+    for _ in range(stages):
+        score = self._judge(z, x, m, silence, first)
+        share = torch.minimum(left, _bearable(logw, score, left))
+        logw = (logw+share[:,None]*score).log_softmax(1)
+        left = left-share
+        if not (left>0).any(): break
+        z,logw,silence = _rejuvenate(z, logw, silence, left>0)
+    else: logw = (logw+left[:,None]*self._judge(z, x, m, silence, first)).log_softmax(1)
+    silence = torch.where(got[:,None], 0., silence)
+    return dict(z=z, logw=logw, silence=silence, seen=s['seen'] | got)
+
+@patch
+def _judge(self:LatentODE, z, x, m, silence, first):
+    "log p(what came in | each particle), (B, P): the values and, for a model of events, that they came now and nothing before"
+    features = self.decoder(z)
+    score = log_prob(self.emission(features), x[:,None], m[:,None].expand(-1, z.shape[1], -1))
+    if not self.events: return score
+    rate = self.log_rate(z)-math.log(float(self.t_scale))
+    came = torch.where(m[:,None], rate, 0.).sum(-1)-silence
+    return score+torch.where(first[:,None], 0., came)
+
+# %% ../nbs/06_ode.ipynb #f9ff1c5a
+def _effective(logw): "Effective number of particles, (B,)"; return 1/logw.softmax(1).square().sum(1)
+
+def _bearable(logw, score, most):
+    "The share, up to `most`, by which scores may change weights so that half of the particles still count, (B,)"
+    half = logw.shape[1]/2
+    enough = lambda share: _effective(logw+share[:,None]*score)>=half
+    low,high = torch.zeros_like(most),most.clone()
+    all_of_it = enough(most)
+    for _ in range(16):
+        middle = (low+high)/2
+        good = enough(middle)
+        low,high = torch.where(good, middle, low),torch.where(good, high, middle)
+    return torch.where(all_of_it, most, low)
+
+def _rejuvenate(z, logw, silence, rows):
+    "Particles of these rows drawn anew by their weights, and moved by a kernel that keeps mean and covariance of the cloud (Liu & West 2001)"
+    B,P,Z = z.shape
+    w = logw.softmax(1)[...,None]
+    mean = (w*z).sum(1, keepdim=True)
+    away = z-mean
+    cov = ((w*away).mT @ away).double()
+    jitter = 1e-10+1e-6*cov.diagonal(dim1=1, dim2=2).mean(1)[:,None]
+    root = torch.linalg.cholesky(cov+torch.diag_embed(jitter.expand(-1, Z))).to(z)
+    width = (4/(Z+2)/P)**(1/(Z+4))                             # Silverman's rule
+    pick = systematic(logw.log_softmax(1))
+    drawn = away.gather(1, pick[...,None].expand(-1, -1, Z))
+    moved = mean+(1-width**2)**.5*drawn+width*torch.randn_like(z)@root.mT
+    even = torch.full_like(logw, -math.log(P))
+    pairs = ((moved,z), (even,logw), (silence.gather(1, pick),silence))
+    return tuple(torch.where(rows.view(-1, *[1]*(old.ndim-1)), new, old) for new,old in pairs)
+
+# %% ../nbs/06_ode.ipynb #13095724
+@patch
+def start(self:LatentODE, batch=1, n_particles=None):
+    "The state to hand to the first `step`: a cloud of particles, which does not grow"
+    n = None if n_particles is None else check_count(n_particles, 'n_particles')
+    cloud = self.cloud(check_count(batch, 'batch'), n)
+    return dict(s=cloud, logw=cloud['logw'], u=None, first=True, origin=None, last=None)
+
+@patch
+def step_clock(self:LatentODE, x_prev, state, clock):
+    "`step` with the clock (B, 1) of the step to predict, by the filter"
+    s = state['s']
+    B = len(s['z'])
+    if state['first'] and x_prev is not None: raise ValueError("the first step has nothing before it: pass x_prev=None")
+    if x_prev is not None:
+        x = as_series(torch.as_tensor(x_prev)[:,None], self.x_dim, 'x_prev', self.x_loc)
+        if len(x)!=B: raise ValueError(f"x_prev has {len(x)} rows, the state has {B}")
+        m = ~torch.isnan(x)
+        x,_,_ = self.prepare(x, None, m)
+        with torch.no_grad(): s = self.reweigh(s, x[:,0], m[:,0])
+    with torch.no_grad():
+        s = self.move(s, (clock if state['first'] else clock-state['u'])[:,0])
+        px = self.to_units(self.emission(self.decoder(s['z'])))
+    return mixture_of(px, s['logw']),dict(s=s, logw=s['logw'], u=clock, first=False)
+
+# %% ../nbs/06_ode.ipynb #b3e21a76
+@patch
+@torch.no_grad()
+def filter_next(self:LatentODE, x, u, mask, n, most=2**25):
+    "Emissions of n particles that have seen the steps before, batch shape (B, T, P), and their log weights; fewer particles where all would take more than `most` numbers"
+    B,T,C = x.shape
+    clock = self.prepare_u(u, B, T)[...,0]
+    m = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    keep = min(n, max(16, most//(B*T*max(C, self.z_dim))))
+    zs,logws = self._filter_rows(x, clock, m, n, keep)
+    return self.emission(self.decoder(zs)),logws
+
+@patch
+def _filter_rows(self:LatentODE, x, clock, m, n, keep):
+    s,zs,logws = self.cloud(len(x), n),[],[]
+    for t in range(x.shape[1]):
+        s = self.move(s, clock[:,t]-clock[:,t-1] if t else clock[:,0])
+        z,logw = s['z'],s['logw']
+        if keep<z.shape[1]:
+            at = torch.linspace(0, z.shape[1]-1, keep, device=z.device).round().long()
+            pick = systematic(logw)[:,at,None].expand(-1, -1, z.shape[2])
+            z,logw = z.gather(1, pick),torch.full_like(logw[:,:keep], -math.log(keep))
+        zs.append(z)
+        logws.append(logw)
+        s = self.reweigh(s, x[:,t], m[:,t])
+    return torch.stack(zs, 1),torch.stack(logws, 1)
+
+
 
 # %% ../nbs/06_ode.ipynb #322673f1
 class ODERNN(ContinuousModel):
@@ -554,6 +751,26 @@ def poisson_log_likelihood(log_rate:Tensor,  # log lambda at the events, (..., N
     if not (integral.isfinite() & (integral>=0)).all(): raise ValueError("the integral of a rate is finite and not negative: rates are not negative")
     return (log_rate if mask is None else torch.where(mask, log_rate, 0.)).sum(-2)-integral
 
+# %% ../nbs/06_ode.ipynb #c49240f3
+def poisson_log_prob(log_rate,         # A function of times, (..., N) to (..., N, C): log lambda there
+                     t:Tensor,         # Times of events, (..., N)
+                     t_start:float,    # The window: nothing else was watched,
+                     t_end:float,      # and all of it was
+                     mask:Tensor=None, # True = there is an event, (..., N, C); None: everywhere
+                     n_steps=64,       # Stretches of the window, with 4 Gauss-Legendre points each
+                    )->Tensor:         # log p of each channel's events, nats, (..., C)
+    "log p(t_1, ..., t_N | t_start, t_end) of a Poisson process whose rate is a function. Raises ValueError for a window without length and for events outside it"
+    if not t_start<t_end: raise ValueError(f"the window starts before it ends, got {t_start} and {t_end}")
+    real = torch.ones_like(t, dtype=torch.bool) if mask is None else mask.any(-1)
+    out = real & ((t<t_start) | (t>t_end))
+    if out.any(): raise ValueError(f"an event at {float(t[out][0]):g}, outside the window from {t_start:g} to {t_end:g}")
+    nodes,weights = (torch.as_tensor(v, dtype=t.dtype, device=t.device) for v in np.polynomial.legendre.leggauss(4))
+    width = (t_end-t_start)/check_count(n_steps, 'n_steps')
+    places = (t_start+width*(torch.arange(n_steps, device=t.device)[:,None]+(nodes+1)/2)).flatten()
+    rates = log_rate(places.expand(*t.shape[:-1], -1)).exp()
+    integral = (rates*(weights*width/2).repeat(n_steps)[:,None]).sum(-2)
+    return poisson_log_likelihood(log_rate(t), integral, mask)
+
 # %% ../nbs/06_ode.ipynb #e6b03e78
 @patch
 def log_rate(self:LatentODE, z):
@@ -565,6 +782,7 @@ def log_rate(self:LatentODE, z):
 def _path_and_arrivals(self:LatentODE, z, clock, mask):
     "States (B, T, Z), and log p of the measurements' times, (B, T): at each step the events there, minus the integral since the step before"
     Z = self.z_dim; field = lambda s: torch.cat([self.field(s[:,:Z]), self.log_rate(s[:,:Z]).exp().sum(1, keepdim=True)], 1)
+    if self.window is not None: return self._path_in_window(field, z, clock, mask)
     s = solve(field, torch.cat([z, z.new_zeros(len(z),1)], 1), z.new_zeros(len(z)), clock, self._steps(clock), self.solver, check=not self.training)
     log_rate = self.log_rate(s[...,:Z])-math.log(float(self.t_scale)); new = mask & (clock>0)[...,None]
     return s[...,:Z],torch.where(new, log_rate, 0.).sum(-1)-F.pad(s[...,Z].clamp(min=0).diff(dim=1), (1,0))
@@ -585,6 +803,23 @@ def intensity(self:LatentODE,
     z = torch.as_tensor(z).to(self.x_loc); t = torch.as_tensor(t, dtype=torch.float64, device=self.device)
     t = as_times(t, (len(z),t.shape[-1]), ordered=False, device=self.device)
     return self.log_rate(self.path(z, (t/self.t_scale).to(z))).exp()/self.t_scale.to(z)
+
+# %% ../nbs/06_ode.ipynb #6a25d35e
+@patch
+def _path_in_window(self:LatentODE, field, z, clock, mask):
+    "The same from the window's start to its end: all measurements count, and all silence, what follows a row's last measurement beside that one"
+    Z,T = self.z_dim,clock.shape[1]
+    end = clock.new_full((len(clock),1), (self.window[1]-self.window[0])/float(self.t_scale))
+    times = torch.cat([clock, end], 1)
+    s = solve(field, F.pad(z, (0,1)), z.new_zeros(len(z)), times, self._steps(times), self.solver, check=not self.training)
+    expected = s[...,Z].clamp(min=0)                          # number of measurements since the start
+    seen = observed_span(mask)
+    last = seen.sum(1, keepdim=True).clamp(min=1)-1
+    until = torch.where(seen, expected[:,:T], expected[:,:T].gather(1, last))
+    silence = F.pad(until, (1,0)).diff(dim=1)
+    silence = silence.scatter_add(1, last, expected[:,T:]-until.gather(1, last))
+    log_rate = self.log_rate(s[:,:T,:Z])-math.log(float(self.t_scale))
+    return s[:,:T,:Z],torch.where(mask, log_rate, 0.).sum(-1)-silence
 
 # %% ../nbs/06_ode.ipynb #0718e2de
 class RateODE(nn.Module):

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import weight_norm as normalize_weight
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from .core import SeqOutput, Forecast, check_count, combine, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
-from .models import Conv1d, VAEConv1d, init_cnn
+from .models import Conv1d, SequenceVAE, VAEConv1d, init_cnn
 
 # %% ../nbs/03_wavenet.ipynb #07aa1c99
 class DilatedCausalConv1d(nn.Module):
@@ -101,8 +101,8 @@ def _vae_arguments(in_channels, out_channels, c_channels, position, use_pad, kwa
     return {**kwargs, 'nc_in':in_channels, 'nc_out':max(1, check_count(c_channels, 'c_channels', 0))}
 
 # %% ../nbs/03_wavenet.ipynb #c19fadcd
-class VAEWaveNet(VAEConv1d):
-    "A convolutional VAE with an autoregressive decoder: p(x_t | x_t-m..t-1, z, u_t), m = `receptive_field`; SPIVAE of Fernández-Fernández et al. (2024). Holes are read as the mean"
+class VAEWaveNet(SequenceVAE):
+    "A convolutional VAE (`vae`) with an autoregressive decoder: p(x_t | x_t-m..t-1, z, u_t), m = `receptive_field`; SPIVAE of Fernández-Fernández et al. (2024). Holes are read as the mean"
     def __init__(self,
                  in_channels:int=1,   # Channels of x
                  res_channels:int=16, # Channels between the blocks
@@ -125,21 +125,41 @@ class VAEWaveNet(VAEConv1d):
                 ):
         vae = _vae_arguments(in_channels, out_channels, c_channels, position, use_pad, vae_kwargs)
         name,args = _head(out_distribution, num_mixtures, discrete_channels)
-        super().__init__(**vae, emission=name, emission_kwargs=args)
+        super().__init__(in_channels)
+        self.c_channels,self.g_channels = c_channels,check_count(g_channels, 'g_channels', 0)
+        self.in_channels,self.res_channels,self.skip_channels = in_channels,res_channels,skip_channels
+        vae = VAEConv1d(**vae, emission=None)
+        self.o_dim,self.beta,self.z_dim = vae.o_dim,vae.beta,vae.z_dim if c_channels else 0
+        self.vae = vae if c_channels else None
         for n,v in dict(layer_size=layer_size, stack_size=stack_size, res_kernel_size=res_kernel_size, skip_channels=skip_channels).items(): check_count(v, n)
-        if not c_channels: self.encoder = self.decoder = None; self.z_dim = 0
         self.use_pad,self.position,self.gain,self.depth = use_pad,position,gain and c_channels>0 and name in ('normal','mixture'),None
-        self.u_dim,self.u_loc,self.u_scale = check_count(g_channels, 'g_channels', 0),torch.zeros(g_channels),torch.ones(g_channels)
-        self.register_buffer('longest', torch.zeros((), dtype=torch.long)); self.init_conv = Conv1d(self.emission.feed_dim*(1+position), res_channels, 1)
-        self.causal = DilatedCausalConv1d('A', res_channels, res_channels, 2, use_pad=use_pad)
-        block = lambda i: ResidualBlock(res_channels, skip_channels, res_kernel_size, 2**i, c_channels, g_channels, use_pad=use_pad, gate=gate)
-        self.res_stack = nn.ModuleList([block(i) for _ in range(stack_size) for i in range(layer_size)])                       # `depth` of them are in use; None: all
-        self.emission = make_emission(name, skip_channels, in_channels, **args)
-        self.emission.linear,last = nn.Identity(),Conv1d(skip_channels, self.emission.linear.out_features, 1)   # the head's layer is the last convolution
-        self.out_conv = nn.Sequential(nn.ReLU(), Conv1d(skip_channels, skip_channels, 1), nn.ReLU(), last)
+        self.u_dim,self.u_loc,self.u_scale = g_channels,torch.zeros(g_channels),torch.ones(g_channels)
+        self.register_buffer('longest', torch.zeros((), dtype=torch.long))
+        self._layers(res_kernel_size, layer_size, stack_size, gate, make_emission(name, skip_channels, in_channels, **args))
         self.reset_parameters()
         if weight_norm:
             for m in [m for part in (self.init_conv, self.causal, self.res_stack, self.out_conv) for m in part.modules() if isinstance(m, nn.Conv1d)]: normalize_weight(m)
+
+# %% ../nbs/03_wavenet.ipynb #db430118
+@patch
+def _layers(self:VAEWaveNet, res_kernel_size, layer_size, stack_size, gate, head):
+    "First layers, blocks and output of the WaveNet; the last convolution is the head's own layer"
+    res,skip = self.res_channels,self.skip_channels
+    conditions = dict(c_channels=self.c_channels, g_channels=self.g_channels)
+    dilations = [2**i for i in range(layer_size)]*stack_size
+    self.init_conv = Conv1d(self.in_channels*(1+self.position), res, 1)
+    self.causal = DilatedCausalConv1d('A', res, res, 2, use_pad=self.use_pad)
+    # `depth` of the blocks are in use; None: all
+    self.res_stack = nn.ModuleList([
+        ResidualBlock(res, skip, res_kernel_size, d, use_pad=self.use_pad, gate=gate, **conditions)
+        for d in dilations
+    ])
+    last = Conv1d(skip, head.linear.out_features, 1)
+    self.out_conv = nn.Sequential(
+        nn.ReLU(inplace=True), Conv1d(skip, skip, 1), nn.ReLU(inplace=True), last
+    )
+    head.linear = nn.Identity()
+    self.emission = head
 
 # %% ../nbs/03_wavenet.ipynb #5c423840
 @patch(as_prop=True)
@@ -151,9 +171,10 @@ def reset_parameters(self:VAEWaveNet):
     if torch.nn.utils.parametrize.is_parametrized(self.init_conv): raise ValueError("weight normalisation keeps directions and lengths: build a new model to start anew")
     for part in (self.init_conv, self.causal, self.res_stack, self.out_conv): init_cnn(part)
     nn.init.normal_(self.out_conv[-1].weight, std=.05)
-    if self.encoder is None: return
-    nn.init.zeros_(self.encoder[-1].weight[self.z_dim:]); nn.init.constant_(self.encoder[-1].bias[self.z_dim:], -6.)
-    with torch.no_grad(): self.decoder[-1].weight.mul_(4)
+    if self.vae is None: return
+    last = self.vae.encoder[-1]
+    nn.init.zeros_(last.weight[self.z_dim:]); nn.init.constant_(last.bias[self.z_dim:], -6.)
+    with torch.no_grad(): self.vae.convt[-2].weight.mul_(4)
     for b in self.res_stack: nn.init.normal_(b.conv_c.weight)
 
 @patch
@@ -181,11 +202,11 @@ def net(self:VAEWaveNet, x, c=None, g=None, pad=None, keep=None):
 @patch
 def infer_z(self:VAEWaveNet, x, mask=None):
     "q(z | x_1:T), batch shape (B,); None without latents. Raises ValueError for sequences longer than `o_dim`"
-    if self.encoder is None: return None
-    if not self.gain: return VAEConv1d.infer_z(self, x, mask)
+    if self.vae is None: return None
+    if not self.gain: return self.vae.infer_z(x, mask)
     seen = torch.ones_like(x) if mask is None else mask.to(x.dtype); x = x*seen
     rms = (x.square().sum((1,2))/seen.sum((1,2)).clamp(min=1)).sqrt().clamp(min=1e-6)[:,None]              # of each sequence, (B, 1)
-    q = VAEConv1d.infer_z(self, x/rms[...,None], mask)
+    q = self.vae.infer_z(x/rms[...,None], mask)
     q = diag_normal(torch.cat([.7*(rms.log()+1), q.mean[:,1:]], 1), 2*q.stddev.log())
     return q if mask is None else where_normal(mask.flatten(1).any(1), q, self.prior_z(len(x)))
 
@@ -194,7 +215,7 @@ def infer_z(self:VAEWaveNet, x, mask=None):
 def features(self:VAEWaveNet, z, steps=None):
     "c_t of the first steps, (B, steps, c); beyond `trained_steps`, the last one that was trained and has seen no edge is held. None without latents"
     if z is None: return None
-    c = self.decoder(z).transpose(1,2); n,reach = steps or self.o_dim,self.trained_steps
+    c = self.vae.features(z); n,reach = steps or self.o_dim,self.trained_steps
     if n<=reach: return c[:,:n]
     return torch.cat([c[:,:reach], c[:,self.held_step:self.held_step+1].expand(-1, n-reach, -1)], 1)
 
@@ -203,7 +224,7 @@ def trained_steps(self:VAEWaveNet): "Steps that the decoder was trained to descr
 @patch(as_prop=True)
 def held_step(self:VAEWaveNet): "Last of these steps that sees no edge of the decoder's output"; return max(0, min(self.trained_steps, self.o_dim-self.edge)-1)
 @patch(as_prop=True)
-def edge(self:VAEWaveNet): "Steps at either end of the decoder's output that see its edge"; return sum(m.kernel_size[0]-1 for m in self.decoder if isinstance(m, nn.ConvTranspose1d))
+def edge(self:VAEWaveNet): "Steps at either end of the decoder's output that see its edge"; return sum(m.kernel_size[0]-1 for m in self.vae.convt if isinstance(m, nn.ConvTranspose1d))
 
 # %% ../nbs/03_wavenet.ipynb #2df2555d
 @patch
@@ -212,7 +233,19 @@ def as_batch(self:VAEWaveNet, x):
     kind = getattr(x, 'dtype', None)
     if self.emission.continuous and kind is not None and ('int' in str(kind) or 'bool' in str(kind)):
         raise TypeError(f"x holds integers ({kind}), the model takes real-valued displacements: np.diff of positions, or x.astype('float32') if these are what you mean")
-    return VAEConv1d.as_batch(self, x)
+    return SequenceVAE.as_batch(self, x)
+
+@patch
+def encode(self:VAEWaveNet, x, u=None, mask=None):
+    "q(z | x_1:T) of each sequence, batch shape (B,), event shape (Z,), for x (B, T, C); u is not needed. Differentiable; None for a model without latents"
+    return VAEConv1d.encode(self, x, u, mask)
+
+@patch
+def set_scale(self:VAEWaveNet, x_loc, x_scale, u_loc=None, u_scale=None):
+    "See `SequenceModel.set_scale`; `vae` reads the same units"
+    SequenceVAE.set_scale(self, x_loc, x_scale, u_loc, u_scale)
+    if self.vae is not None: self.vae.set_scale(self.x_loc, self.x_scale)
+    return self
 
 @patch
 def decode(self:VAEWaveNet, z, steps=None):
@@ -345,7 +378,7 @@ def _conditions(self:VAEWaveNet, z, u, first, steps, hold=True):
     conds = []
     if z is not None:
         t = first[:,None]+torch.arange(steps, device=first.device)
-        c = torch.cat([self.decoder(o) for o in z.split(64)]).transpose(1,2)   # 64 rows stay in the cache
+        c = torch.cat([self.vae.features(o) for o in z.split(64)])   # 64 rows stay in the cache
         early = self.receptive_field if hold and not self.use_pad else 0                                  # a model without padding was never taught the first steps
         t = torch.where(t<early, min(max(early, self.edge), self.held_step), torch.where(t>=self.trained_steps, self.held_step, t))
         conds.append(c.gather(1, t[...,None].expand(-1, -1, c.shape[-1])))
@@ -397,7 +430,7 @@ def sample(self:VAEWaveNet,
     per_row = 4*(width*sum(b.dilated.reach for b in self.res_stack)+(length+burn)*(self.out_conv[-1].out_channels+8*self.x_dim+16)+self.o_dim*width*4)
     few = max(1, max_bytes//per_row)
     with fork_seed(seed):
-        if z is None and self.decoder is not None: z = self.draw(self.prior_z(n))
+        if z is None and self.vae is not None: z = self.draw(self.prior_z(n))
         parts = [self._generate(None if z is None else z[i:i+few], None if u is None else u[i:i+few], min(few, n-i), length, burn, bar) for i in range(0, n, few)]
     x = torch.cat(parts)
     return self.emission.restore(x, self.x_loc, self.x_scale)
@@ -413,7 +446,7 @@ def _generate(self:VAEWaveNet, z, u, n, length, burn, bar):
 def _as_latents(self:VAEWaveNet, z, n):
     "z (n, Z), checked"
     if z is None: return None
-    if self.decoder is None: raise ValueError("a model with c_channels=0 has no latents")
+    if self.vae is None: raise ValueError("a model with c_channels=0 has no latents")
     z = torch.as_tensor(z).to(self.x_loc); z = z.expand(n, -1) if z.ndim==1 else z
     if z.shape!=(n,self.z_dim): raise ValueError(f"z must have shape ({n}, {self.z_dim}), one latent for each sequence, got {tuple(z.shape)}")
     return z
@@ -432,7 +465,7 @@ def sample_naive(self:VAEWaveNet, n, length, u=None, z=None, seed=None):
     "`sample` the obvious way, without burn-in: for every step the network runs over as much of the past as it sees. For comparison"
     z,u,RF = self._as_latents(z, n),self._as_conditions(u, n, length, 0),self.receptive_field
     with fork_seed(seed):
-        if z is None and self.decoder is not None: z = self.draw(self.prior_z(n))
+        if z is None and self.vae is not None: z = self.draw(self.prior_z(n))
         zero = torch.zeros(n, dtype=torch.long, device=self.device)
         c = None if z is None else self._conditions(z, None, zero, length)[0].permute(2,0,1); x = self.x_loc.new_zeros(n, length, self.x_dim)
         for t in range(length):
@@ -448,7 +481,7 @@ def init_state(self:VAEWaveNet, batch):
     x = self.x_loc.new_zeros(batch, self.o_dim, self.x_dim)
     s = dict(x=x, m=torch.zeros_like(x, dtype=torch.bool), t=torch.zeros(batch, dtype=torch.long, device=x.device))
     if self.u_dim: s['u'] = x.new_zeros(batch, self.o_dim, self.u_dim)
-    if self.decoder is not None: s['z'] = self.draw(self.prior_z(batch))
+    if self.vae is not None: s['z'] = self.draw(self.prior_z(batch))
     return s
 
 @patch
@@ -478,7 +511,7 @@ def advance(self:VAEWaveNet, s, x, m, z, u):
 @patch
 def draw_z(self:VAEWaveNet, x, mask=None, n=1, candidates=None, u=None):
     "n draws of z for each row of standardised x given what `mask` calls observed, (B, n, Z); None without latents"
-    return None if self.decoder is None else VAEConv1d.draw_z(self, x, mask, n, candidates, u)
+    return None if self.vae is None else SequenceVAE.draw_z(self, x, mask, n, candidates, u)
 
 # %% ../nbs/03_wavenet.ipynb #debe0aba
 @patch
@@ -488,7 +521,7 @@ def filter_next(self:VAEWaveNet, x, u, mask, n):
     B,T,_ = x.shape; cuts,fs,gs = [0]+[2**i for i in range(T.bit_length()) if 2**i<T]+[T],[],[]
     for a,b in zip(cuts[:-1], cuts[1:]):
         head = lambda v: None if v is None else v[:,:a]
-        z = None if self.decoder is None else self.draw_z(head(x), head(mask), u=head(u))[:,0] if a else self.draw(self.prior_z(B))
+        z = None if self.vae is None else self.draw_z(head(x), head(mask), u=head(u))[:,0] if a else self.draw(self.prior_z(B))
         c = self.features(z, b); g = self.units(c)
         fs.append(self.net(self.emission.feed(x[:,:b])*g, c, None if u is None else u[:,:b], pad=True)[:,a:]); gs.append(g[:,a:] if self.gain else g)
     px = self.emit_in_units(torch.cat(fs, 1), torch.cat(gs, 1) if self.gain else 1.)
@@ -538,7 +571,7 @@ def impute(self:VAEWaveNet,
 def _particles(self:VAEWaveNet, x, u, mask, K, n):
     "n of K particles that walked along one series, (n, T, C)"
     rep = lambda v: None if v is None else v.expand(K, *v.shape[1:]); T = x.shape[1]; z,lw = None,torch.zeros(K, device=x.device)
-    if self.decoder is not None:
+    if self.vae is not None:
         q,p = self.infer_z(x, mask),self.prior_z(1); z = torch.cat([q.sample((K-K//2,)), p.sample((K//2,))])[:,0]
         lw = p.log_prob(z)-torch.logaddexp(q.log_prob(z), p.log_prob(z)); lw = lw-lw.logsumexp(0)
     scored = self.scored(x, mask); zero = torch.zeros(K, dtype=torch.long, device=x.device)

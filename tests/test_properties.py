@@ -25,7 +25,7 @@ few = settings(max_examples=30, deadline=None, suppress_health_check=list(Health
 def cases(draw):
     "A model, a batch with holes and padding, known inputs"
     B,T,C,U = draw(st.integers(1,4)),draw(st.integers(1,9)),draw(st.integers(1,3)),draw(st.integers(0,2))
-    e = draw(st.sampled_from(list(EMISSIONS))); kw = dict(n_levels=3) if e=='categorical' else dict(n_components=2) if e in ('mixture','bernoulli') else dict(upper=.5) if e=='censored' else None
+    e = draw(st.sampled_from(list(EMISSIONS))); kw = dict(n_levels=3) if e=='categorical' else dict(n_components=2, covariance=draw(st.sampled_from(['diag','full']))) if e=='mixture' else dict(n_components=2) if e=='bernoulli' else dict(upper=.5) if e=='censored' else None
     g = torch.Generator().manual_seed(draw(st.integers(0,10**6))); torch.manual_seed(draw(st.integers(0,10**6)))
     model = MODELS[draw(st.sampled_from(list(MODELS)))](C, U, e, kw)
     x = torch.randn(B,T,C, generator=g) if model.emission.continuous else torch.randint(0, 2, (B,T,C), generator=g).float()

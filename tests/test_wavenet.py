@@ -33,7 +33,7 @@ def test_the_receptive_field_is_what_it_says(model):
     model.double(); RF = model.receptive_field; T = RF+5
     for b in (model.out_conv[1].bias,*[o.conv_skip.bias for o in model.res_stack]): b.data.fill_(5.)     # no ReLU asleep
     for p in model.out_conv[1].parameters(): p.data.abs_()
-    x = torch.randn(1,T,model.emission.feed_dim, dtype=torch.double, requires_grad=True); c = torch.randn(1,T,3, dtype=torch.double)[...,:model.decoder[-1].out_channels] if model.decoder is not None else None
+    x = torch.randn(1,T,model.emission.feed_dim, dtype=torch.double, requires_grad=True); c = torch.randn(1,T,3, dtype=torch.double)[...,:model.c_channels] if model.c_channels else None
     u = torch.randn(1,T,2, dtype=torch.double) if model.u_dim else None
     f = model.net(x, c, u); assert f.shape[1]==(T if model.use_pad else T-RF)
     seen = sum(torch.autograd.grad(o, x, retain_graph=True)[0][0].abs().sum(-1) for o in f[0,-1])
@@ -42,7 +42,7 @@ def test_the_receptive_field_is_what_it_says(model):
 @few
 @given(models(), st.integers(1,4), st.integers(1,60))
 def test_cached_generation_is_the_naive_one(model, n, length):
-    u = torch.randn(n,length,2) if model.u_dim else None; z = torch.randn(n,2) if model.decoder is not None else None
+    u = torch.randn(n,length,2) if model.u_dim else None; z = torch.randn(n,2) if model.c_channels else None
     a,b = model.sample(n, length, u=u, z=z, seed=1, burn_in=0),model.sample_naive(n, length, u=u, z=z, seed=1)
     assert a.shape==(n,length,model.x_dim)
     if (a-b).abs().max()>1e-5*max(1, float(b.abs().max())): assert not model.emission.continuous or model.config['out_distribution'] in ('logistic','Categorical') # a draw at the edge of two levels
@@ -53,7 +53,7 @@ def test_cached_generation_is_the_naive_one(model, n, length):
 @torch.no_grad()
 def test_cached_steps_are_the_parallel_pass(model, T, depth):
     "Fed with a series, the cache gives what one pass over it gives, at any depth, also after its rows were picked anew"
-    model.depth = depth; x,u = batch(model, 4, T); z = torch.randn(4,2) if model.decoder is not None else None; rows = torch.tensor([3,1,1,0]); zero = torch.zeros(4, dtype=torch.long)
+    model.depth = depth; x,u = batch(model, 4, T); z = torch.randn(4,2) if model.c_channels else None; rows = torch.tensor([3,1,1,0]); zero = torch.zeros(4, dtype=torch.long)
     cache,conds,feed,got = CachedWaveNet(model, x[:,:0], zero),model._conditions(z, u, zero, T, hold=False),None,[]
     for t in range(T):
         if t==T//2: cache.pick(rows); conds = [c[...,rows] for c in conds]; feed = feed if feed is None else feed[:,rows]; x,u,z = x[rows],u if u is None else u[rows],z if z is None else z[rows]; got = [g[rows] for g in got]
@@ -83,7 +83,7 @@ def test_training_and_contract(model, B):
     out = model(torch.where(mask[...,None], x, float('nan')), u, mask=mask); assert out.px.batch_shape==(B,T-out.start)
     Loss()(out, x, mask).backward(); assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     model.temperature = 0.; other = torch.where(mask[...,None], x, 1-x); a,b = (model(v, u, mask=mask).elbo(v, mask) for v in (x,other)); torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4); model.temperature = 1.
-    use = latent_use(model, x, u); assert (use['kl_latents'] is None)==(model.decoder is None) and np.isfinite(use['nll_shuffled']) | (B==1)
+    use = latent_use(model, x, u); assert (use['kl_latents'] is None)==(model.vae is None) and np.isfinite(use['nll_shuffled']) | (B==1)
     more = None if u is None else torch.cat([u, u[:,:3]], 1)
     assert model.forecast(x, 3, 4, u=more, mask=mask).samples.shape==(4,B,3,model.x_dim)
     assert model.impute(x, mask, 3, u=u, n_paths=8, seed=0).samples.shape==(3,B,T,model.x_dim)
