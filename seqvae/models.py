@@ -13,7 +13,7 @@ import warnings, numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from fastcore.basics import patch
-from .core import FullNormal, SequenceModel, SeqOutput, bound_logvar, check_count, diag_normal, fork_seed, log_prob, make_emission, where_normal
+from .core import FullLinear, FullNormal, SequenceModel, SeqOutput, bound_logvar, check_count, diag_normal, fork_seed, log_prob, make_emission, where_normal
 
 # %% ../nbs/02_models.ipynb #27e98891
 class MLP(nn.Sequential):
@@ -21,8 +21,11 @@ class MLP(nn.Sequential):
     def __init__(self,
                  *sizes:int,      # Widths from input to output
                  act_last=False,  # An activation behind the last layer too?
+                 last=nn.Linear,  # Kind of the last layer: `FullLinear` where a distribution begins
                 ):
-        layers = [o for a,b in zip(sizes[:-1],sizes[1:]) for o in (nn.Linear(check_count(a,'layer width'), check_count(b,'layer width')), nn.SiLU())]
+        kinds = [nn.Linear]*(len(sizes)-2)+[last]
+        sizes = [check_count(n, 'layer width') for n in sizes]
+        layers = [o for kind,a,b in zip(kinds, sizes, sizes[1:]) for o in (kind(a, b), nn.SiLU())]
         super().__init__(*(layers if act_last else layers[:-1]))
 
 # %% ../nbs/02_models.ipynb #0832dd59
@@ -36,7 +39,7 @@ class GaussianMLP(nn.Module):
                  lo=-10., hi=4., # Bounds of the log-variance
                 ):
         super().__init__()
-        self.net,self.lo,self.hi = MLP(n_in, *[h_dim]*n_layers, 2*n_out),lo,hi
+        self.net,self.lo,self.hi = MLP(n_in, *[h_dim]*n_layers, 2*n_out, last=FullLinear),lo,hi
     def params(self, features):
         "Mean and log-variance, (..., n_out) each"
         mu,raw = self.net(features).chunk(2, -1)
@@ -56,7 +59,7 @@ class FullGaussianMLP(nn.Module):
                 ):
         super().__init__()
         if root not in ('cholesky','symmetric'): raise ValueError(f"root is 'cholesky' or 'symmetric', got {root!r}")
-        self.net = MLP(n_in, *[h_dim]*n_layers, 2*n_out+n_out*(n_out-1)//2)
+        self.net = MLP(n_in, *[h_dim]*n_layers, 2*n_out+n_out*(n_out-1)//2, last=FullLinear)
         self.n_out,self.root,self.lo,self.hi = n_out,root,lo,hi
         for p in self.net[-1].parameters(): nn.init.zeros_(p.data[2*n_out:])             # W = I to begin with
     def forward(self, features):
@@ -316,7 +319,7 @@ def conv_encoder(nf:list, encoder:list, nc_in:int, z_dim:int, avg_size:int, kern
     widths = [2*nf[-1]*avg_size, *encoder]
     convs = [o for a,b in zip([nc_in,*nf[:-1]], nf) for o in (Conv1d(a, b, kernel_size), nn.ReLU())]
     dense = [o for a,b in zip(widths[:-1], widths[1:]) for o in (nn.Linear(a, b), nn.ReLU())]
-    return init_cnn(nn.Sequential(*convs, AdaptiveConcatPool1d(avg_size), View(widths[0]), *dense, nn.Linear(widths[-1], 2*z_dim)))
+    return init_cnn(nn.Sequential(*convs, AdaptiveConcatPool1d(avg_size), View(widths[0]), *dense, FullLinear(widths[-1], 2*z_dim)))
 
 def conv_decoder(nf:list, decoder:list, o_dim:int, nc_out:int, z_dim:int, avg_size:int, kernel_size=3):
     "(B, z_dim) -> (B, nc_out, o_dim): dense layers, interpolation, transposed convolutions; ReLU between them"

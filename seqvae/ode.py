@@ -12,7 +12,7 @@ import math
 import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from fastcore.basics import patch
-from .core import (Forecast, SeqOutput, SequenceModel, check_count, expand_mask, fork_seed, kl_latents, log_prob, make_emission,
+from .core import (Forecast, SeqOutput, SequenceModel, check_count, expand_mask, fork_seed, full_precision, kl_latents, log_prob, make_emission,
     observed_span, where_normal)
 from .models import MLP, GaussianMLP, SequenceVAE
 
@@ -60,6 +60,7 @@ def _one_way(field, z0, gap, n_steps, solver, rtol, atol):
     return dense_output(gap, span, n_steps) @ torch.cat(rk4(field, z0, span, n_steps), 1)
 
 # %% ../nbs/06_ode.ipynb #e027c02a
+@full_precision
 def solve(field,          # A function of states, (B, Z) to (B, Z): dz/dt; time that matters goes into the state
           z0:Tensor,      # States at t0, (B, Z)
           t0:Tensor,      # (B,)
@@ -256,6 +257,7 @@ class ODERecurrence(nn.Module):
         self.cell,self.field = nn.GRUCell(n_in, h_dim),nn.Sequential(nn.Linear(h_dim, f_dim), nn.Tanh(), nn.Linear(f_dim, h_dim))
         nn.init.zeros_(self.field[-1].weight); nn.init.zeros_(self.field[-1].bias)       # at first nothing moves
 
+    @full_precision
     def evolve(self, h, gap):
         "h after time `gap`, (B,): midpoint steps, as many as the widest gap needs"
         widest = float(gap.max()) if len(gap) else 0.

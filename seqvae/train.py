@@ -18,7 +18,7 @@ from fastai.basics import Learner, Callback, Metric, Adam, CancelBatchException,
 from fastai.callback.all import GradientClip
 from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
-from .core import Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, log_prob, observed_span, repeat_state, state_at, tensors_of, write_whole
+from .core import Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, full_precision, log_prob, observed_span, repeat_state, state_at, tensors_of, write_whole
 from .data import SeriesSet, as_set, known_set
 
 # %% ../nbs/05_train.ipynb #d59d512b
@@ -104,6 +104,7 @@ class ModelSchedule(Callback):
     def after_fit(self): setattr(self.model, self.attribute, self.values[-1])
 
 # %% ../nbs/05_train.ipynb #3902403f
+@full_precision
 def total_correlation(z:Tensor,       # Draws of q(z|x), (B, Z)
                       q:Distribution, # q(z|x), batch shape (B,), diagonal
                       estimator='gaussian', # 'gaussian': from the aggregate's covariance; 'minibatch': each draw against the other rows' posteriors
