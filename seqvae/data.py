@@ -1146,7 +1146,15 @@ class SeqDL(TfmdDL):
         idx = np.fromiter(samps, dtype=np.int64)
         for i in range(0, len(idx)-(self.bs-1 if self.drop_last else 0), self.bs): yield self.create_batch(idx[i:i+self.bs])
     def create_item(self, i): return i or 0                                                # fastai looks at one item before it makes a copy
-    def create_batch(self, idx): return self.dataset.batch(np.asarray(idx))
+    drawn = None # Windows of the last batch, where it was made in this process
+    def create_batch(self, idx):
+        self.drawn = np.asarray(idx)
+        return self.dataset.batch(self.drawn)
+    @property
+    def drawn_units(self):
+        "Names of the units whose windows the last batch holds"
+        names = self.dataset.series.units
+        return [] if self.drawn is None else [names[i] for i in np.unique(self.dataset.place(self.drawn)[0])]
     def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'by_length':self.by_length, **kwargs})
 
 def _by_length(idx, lengths, bs, chunk, rng):
