@@ -171,7 +171,7 @@ def test_last_layers_are_not_rounded_to_three_digits():
         with torch.no_grad(): last.bias.add_(50.)
         call = (lambda: net.params(torch.zeros(100, 2), features)) if isinstance(net, Combiner) else lambda: net(features)
         with torch.autocast('cpu', dtype=torch.bfloat16): half = mean(call())
-        assert half.dtype==torch.float32 and (half-mean(call())).abs().max()<.05
+        assert half.dtype==torch.float32 and (half-mean(call())).abs().max()<.08
 
 
 def test_gradients_inside_autocast():
