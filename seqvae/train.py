@@ -6,8 +6,9 @@
 __all__ = ['NothingObserved', 'Loss', 'searching', 'KLAnneal', 'BetaSchedule', 'ModelSchedule', 'total_correlation', 'TCLoss',
            'Overshooting', 'rollout_loss', 'Simulation', 'simulation_loss', 'Consistency', 'ScheduledSampling',
            'steps_in', 'StepLoss', 'SmoothStepLoss', 'LossPart', 'LossParts', 'KLPerLatent', 'SkipNonFinite',
-           'SkipUnobserved', 'FixedNoise', 'Snapshots', 'KeepBest', 'Checkpoint', 'SeqLearner', 'seq_learner', 'crps',
-           'score', 'masked', 'cut_series', 'cut_inputs', 'latent_use', 'evaluate']
+           'SkipUnobserved', 'FixedNoise', 'Snapshots', 'KeepBest', 'Checkpoint', 'SeqLearner', 'check_possible',
+           'seq_learner', 'crps', 'score', 'masked', 'cut_series', 'cut_inputs', 'check_held', 'steps_since',
+           'forecast_end', 'latent_use', 'evaluate']
 
 # %% ../nbs/05_train.ipynb #a8965791
 import math, random, warnings
@@ -21,7 +22,7 @@ from fastai.learner import AvgLoss, AvgSmoothLoss
 from torch.amp import GradScaler
 from fastcore.basics import PrettyString, patch, store_attr
 from fastcore.foundation import L
-from .core import Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, full_precision, log_prob, observed_span, repeat_state, state_at, tensors_of, write_whole
+from .core import Emission, Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, full_precision, log_prob, observed_span, repeat_state, state_at, tensors_of, write_whole
 from .data import SeriesSet, as_set, known_set
 
 # %% ../nbs/05_train.ipynb #d59d512b
@@ -628,6 +629,25 @@ def summary(self:SeqLearner):
     table = pd.DataFrame(rows, columns=['layer','kind','output','parameters']).to_string(index=False)
     return PrettyString(f"{type(self.model).__name__}, input {'x'.join(map(str, batch[0].shape))}\n{table}\n{count(self.model):,} parameters")
 
+# %% ../nbs/05_train.ipynb #21b6d75d
+def check_possible(model, series):
+    "Raise ValueError, naming unit, channel and step, for a value that the model's emission cannot give"
+    head = model.emission
+    if type(head).check is Emission.check: return
+    none = math.nan if head.continuous else 0.                   # what every emission lets pass
+    for name,unit in zip(series.units, series):
+        x = torch.as_tensor(np.array(unit)).to(model.x_loc)
+        x = torch.where(x.isnan(), none, x)
+        try: head.check(x)
+        except ValueError as e: raise _impossible(head, x, none, name, series.names) or e from None
+
+def _impossible(head, x, none, unit, names):
+    "The error for the first value of a series that fails by itself"
+    for step,channel in np.ndindex(*x.shape):
+        alone = torch.full_like(x[:1], none); alone[0,channel] = x[step,channel]
+        try: head.check(alone)
+        except ValueError as e: return ValueError(f"channel {names[channel]} of unit {unit} at step {step}: {e}")
+
 # %% ../nbs/05_train.ipynb #ee7ae9bb
 def _set_clock(model, dataset):
     "Tell a model in continuous time how long the longest window of its training data is, unless it has been told a time scale"
@@ -649,6 +669,8 @@ def seq_learner(dls,          # `SeqDataLoaders`
     if hasattr(model, 'set_clock'): _set_clock(model, dls.train_ds)
     elif dls.train_ds.series.t is not None: raise ValueError(f"the data have times of their own, for which a {type(model).__name__} has no use: take a model of `seqvae.ode`, or leave the times out")
     if dls.normalizer is not None: model.set_scale(dls.normalizer.loc, dls.normalizer.scale, *([] if dls.u_normalizer is None else [dls.u_normalizer.loc, dls.u_normalizer.scale]))
+    for dataset in (dls.train_ds, dls.valid_ds):
+        if not dataset.on_disk: check_possible(model, dataset.series)
     cbs = [cbs] if isinstance(cbs, Callback) else list(cbs or [])
     return SeqLearner(dls, model, loss_func=loss_func or Loss(beta=getattr(model, 'beta', 1.)), lr=lr, opt_func=Adam, cbs=[LossParts(), FixedNoise(), SkipNonFinite(), SkipUnobserved(), GradientClip(clip)]+cbs, **kwargs)
 
@@ -696,6 +718,36 @@ def cut_inputs(series, horizon):
     "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without"
     return None if series.u is None else torch.nan_to_num(known_set(series).padded())
 
+# %% ../nbs/05_train.ipynb #8ff3b739
+def check_held(model,        # A SequenceModel
+               series,       # Held-out units, SeriesSet
+               horizon:int,  # Steps to forecast, the last of each unit
+              ):
+    "Raise ValueError, naming the user's own unit, channel and step, for a unit that is too short, or has nothing observed before its last `horizon` steps, or a value that cannot be"
+    known = ~torch.isnan(series.padded(check_count(horizon, 'horizon')))
+    nothing = (~known.flatten(1).any(1)).nonzero().flatten().tolist()
+    if nothing: raise ValueError(f"unit {series.units[nothing[0]]} has no observed value before its last {horizon} steps: there is nothing to forecast from")
+    check_possible(model, series)
+
+def steps_since(series, horizon, mask):
+    "Steps between each unit's last observation and the last `horizon` steps, (B,); the mask is of the past, as `cut_series` gives it"
+    ends = np.asarray(series.lengths)-horizon
+    return torch.zeros(len(series), dtype=torch.long) if mask is None else torch.from_numpy(ends)-observed_span(mask).sum(1)
+
+def forecast_end(model, series, horizon, n_samples=100, seed=None):
+    "`model.forecast` of the last `horizon` steps of each unit of a SeriesSet, from what was observed before: samples (S, B, H, C)"
+    x,mask,_ = cut_series(series, horizon); u,t = cut_inputs(series, horizon),series.padded_times()
+    if t is not None:
+        times = torch.stack([torch.from_numpy(series.times(i)[-horizon:]) for i in range(len(series))])
+        return model.forecast(x, horizon, n_samples, u=u, mask=mask, seed=seed, t=t[:,:x.shape[1]], times=times)
+    gap = steps_since(series, horizon, mask); more = int(gap.max())
+    u = None if u is None else F.pad(u, (0,0,0,more))
+    fc = model.forecast(x, horizon+more, n_samples, u=u, mask=mask, seed=seed)
+    if more:
+        steps = (gap[:,None]+torch.arange(horizon))[None,...,None].to(fc.samples.device)
+        fc.samples = fc.samples.gather(2, steps.expand(len(fc.samples), -1, -1, fc.samples.shape[-1]))
+    return fc
+
 # %% ../nbs/05_train.ipynb #fb1b210b
 @torch.no_grad()
 def latent_use(model,          # A SequenceModel
@@ -730,6 +782,7 @@ def evaluate(model:SequenceModel,
     series = as_set(series); was = model.training; model.eval()
     clean = None if clean is None else as_set(clean); scale = model.x_scale.cpu()
     try:
+        check_held(model, series, horizon)
         with fork_seed(seed): parts = [_evaluate_batch(model, series[i:i+batch], None if clean is None else clean[i:i+batch], horizon, n_samples, scale) for i in range(0, len(series), batch)]
     finally: model.train(was)
     steps = np.array([p['steps'] for p in parts], float); w = steps/steps.sum()
@@ -742,9 +795,9 @@ def evaluate(model:SequenceModel,
 
 def _evaluate_batch(model, s, clean, horizon, n_samples, scale):
     "The ingredients of `evaluate` for some units"
-    x,mask,truth = cut_series(s, horizon); u = cut_inputs(s, horizon); full,fmask = masked(s.padded())
-    t = s.padded_times(); cut,times = ({},{}) if t is None else (dict(t=t[:,:x.shape[1]], times=torch.stack([torch.from_numpy(s.times(i)[-horizon:]) for i in range(len(s))])),dict(t=t))
-    fc = model.forecast(x, horizon, n_samples, u=u, mask=mask, **cut).samples.cpu()
+    _,_,truth = cut_series(s, horizon); u = cut_inputs(s, horizon); full,fmask = masked(s.padded())
+    t = s.padded_times(); times = {} if t is None else dict(t=t)
+    fc = forecast_end(model, s, horizon, n_samples).samples.cpu()
     k = 16; rep = lambda v: None if v is None else v.repeat_interleave(k, 0)          # the mean of p(x_t | x_<t): average over draws of z_t
     pred = model.emission.mean(model.predict_next(rep(full), rep(u), rep(fmask), **{k:rep(v) for k,v in times.items()})).unflatten(0, (-1,k)).mean(1).cpu()
     target = full if clean is None else torch.nan_to_num(clean.padded())
