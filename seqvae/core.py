@@ -9,7 +9,7 @@ __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'full_precision', 'FullLinear', '
            'MixtureEmission', 'BernoulliEmission', 'CategoricalEmission', 'ExponentialEmission', 'CensoredNormal',
            'CensoredEmission', 'LevelDistribution', 'LogisticMixture', 'MuLaw', 'LogisticEmission', 'MuLawEmission',
            'make_emission', 'log_prob', 'SeqOutput', 'observed_span', 'expand_mask', 'tensors_of', 'Forecast',
-           'as_series', 'as_mask', 'SequenceModel', 'where_normal', 'has_holes', 'needs_steps', 'state_at',
+           'literal', 'as_series', 'as_mask', 'SequenceModel', 'where_normal', 'has_holes', 'needs_steps', 'state_at',
            'repeat_state', 'fork_seed', 'sample_missing', 'systematic', 'write_whole', 'read_model_file', 'load_model',
            'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
 
@@ -601,6 +601,11 @@ def plot(self:Forecast, *args, **kwargs):
     "Fan chart; see `seqvae.plot.plot_forecast`"
     from seqvae.plot import plot_forecast  # pictures live one room up: only this convenience looks there
     return plot_forecast(self, *args, **kwargs)
+
+# %% ../nbs/00_core.ipynb #6020ab2a
+def literal(name)->str:
+    "A user's name as it stands, for figures: matplotlib takes what is between two $ for mathematics"
+    return str(name).replace('$', r'\$')
 
 # %% ../nbs/00_core.ipynb #efded67f
 def _places(bad):

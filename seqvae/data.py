@@ -27,7 +27,7 @@ from torch import Tensor
 from fastai.data.core import DataLoaders, TfmdDL
 from fastcore.basics import patch, first
 from fastcore.meta import delegates
-from .core import check_count, write_whole
+from .core import check_count, literal, write_whole
 
 # %% ../nbs/01_data.ipynb #a3b89928
 def _check_units(data, name):
@@ -1238,7 +1238,7 @@ def show_batch(self:SeqDL, b=None, max_n=4, channels=5, figsize=None):
     import matplotlib.pyplot as plt
     x,_,_,mask,*_ = self.one_batch() if b is None else b
     x = x.cpu() if mask is None else torch.where(mask, x, float('nan')).cpu()
-    n = min(max_n, len(x)); names = self.dataset.series.names[:channels]
+    n = min(max_n, len(x)); names = [literal(o) for o in self.dataset.series.names[:channels]]
     fig,axs = plt.subplots(1, n, figsize=figsize or (3*n,2.4), sharey=True, squeeze=False)
     for a,row in zip(axs[0], x): a.plot(row[:,:channels], lw=1); a.set_xlabel('step')
     axs[0,0].set_ylabel('value'); axs[0,-1].legend(names, fontsize=7, loc='center left', bbox_to_anchor=(1,.5))

@@ -624,7 +624,7 @@ def summary(self:SeqLearner):
     finally:
         self.model.train(was)
         for h in hooks: h.remove()
-    count = lambda m: sum(p.numel() for p in m.parameters())
+    def count(m): return sum(p.numel() for p in m.parameters())
     rows = [(n, m._get_name(), shapes.get(n, ''), count(m)) for n,m in layers.items()]
     table = pd.DataFrame(rows, columns=['layer','kind','output','parameters']).to_string(index=False)
     return PrettyString(f"{type(self.model).__name__}, input {'x'.join(map(str, batch[0].shape))}\n{table}\n{count(self.model):,} parameters")
