@@ -13,7 +13,7 @@ import warnings, numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from fastcore.basics import patch
-from .core import FullLinear, FullNormal, SequenceModel, SeqOutput, bound_logvar, check_count, diag_normal, fork_seed, log_prob, make_emission, where_normal
+from .core import FullLinear, FullNormal, SequenceModel, SeqOutput, apply_whole, bound_logvar, check_count, diag_normal, fork_seed, log_prob, make_emission, where_normal
 
 # %% ../nbs/02_models.ipynb #27e98891
 class MLP(nn.Sequential):
@@ -319,7 +319,7 @@ def conv_encoder(nf:list, encoder:list, nc_in:int, z_dim:int, avg_size:int, kern
     widths = [2*nf[-1]*avg_size, *encoder]
     convs = [o for a,b in zip([nc_in,*nf[:-1]], nf) for o in (Conv1d(a, b, kernel_size), nn.ReLU())]
     dense = [o for a,b in zip(widths[:-1], widths[1:]) for o in (nn.Linear(a, b), nn.ReLU())]
-    return init_cnn(nn.Sequential(*convs, AdaptiveConcatPool1d(avg_size), View(widths[0]), *dense, FullLinear(widths[-1], 2*z_dim)))
+    return init_cnn(nn.Sequential(*convs, AdaptiveConcatPool1d(avg_size), View(widths[0]), *dense, nn.Linear(widths[-1], 2*z_dim)))
 
 def conv_decoder(nf:list, decoder:list, o_dim:int, nc_out:int, z_dim:int, avg_size:int, kernel_size=3):
     "(B, z_dim) -> (B, nc_out, o_dim): dense layers, interpolation, transposed convolutions; ReLU between them"
@@ -372,7 +372,8 @@ def infer_z(self:VAEConv1d, x, mask=None):
     if T>self.o_dim: raise ValueError(f"sequences have at most {self.o_dim} steps (o_dim), got {T}")
     x = self.emission.feed(x)
     if mask is not None: x = x*mask.repeat_interleave(x.shape[-1]//mask.shape[-1], -1)
-    mu,raw = self.encoder(F.pad(x, (0,0,0,self.o_dim-T)).transpose(1,2)).chunk(2, -1)
+    h = self.encoder[:-1](F.pad(x, (0,0,0,self.o_dim-T)).transpose(1,2))
+    mu,raw = apply_whole(self.encoder[-1], h).chunk(2, -1)
     q = diag_normal(mu, bound_logvar(raw))
     return q if mask is None else where_normal(mask.flatten(1).any(1), q, self.prior_z(B))
 

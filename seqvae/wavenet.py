@@ -15,7 +15,7 @@ from torch.distributions import MixtureSameFamily
 from torch.nn.utils.parametrizations import weight_norm as normalize_weight
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
-from .core import SeqOutput, Forecast, check_count, diag_normal, fork_seed, full_precision, log_prob, make_emission, sample_missing, where_normal
+from .core import SeqOutput, Forecast, apply_whole, check_count, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
 from .models import Conv1d, VAEConv1d, init_cnn
 
 # %% ../nbs/03_wavenet.ipynb #07aa1c99
@@ -177,7 +177,7 @@ def net(self:VAEWaveNet, x, c=None, g=None, pad=None, keep=None):
     if self.depth is not None and not pad: skips = last_steps(skips, T-self.receptive_field)
     *hidden,last = self.out_conv; h = skips*len(self.res_stack)**-.5
     for layer in hidden: h = layer(h)
-    return full_precision(last)(h).transpose(1,2)              # the head's layer, outside autocast
+    return apply_whole(last, h).transpose(1,2)              # the head's layer, outside autocast
 
 # %% ../nbs/03_wavenet.ipynb #4e759803
 @patch
