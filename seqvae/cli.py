@@ -38,29 +38,47 @@ def _show(df): print(df.round(3).to_string(na_rep='-'))
 
 # %% ../nbs/09_cli.ipynb #eed7f5d6
 def check_folder(out, files):
-    "The folder `out` as a path. Raises OSError, before anything is computed, if `files` could not be written there; leaves nothing behind"
+    """The folder `out` as a path, looked at before anything is computed
+
+    Raises OSError if `files` could not be written there; leaves nothing behind.
+    """
     out = Path(out)
     _scratch(out).rmdir()
     for f in files:
-        if (out/f).is_dir(): raise IsADirectoryError(f"{out/f} is a folder, where a file is to be written: choose another --out")
+        if (out / f).is_dir():
+            raise IsADirectoryError(
+                f"{out / f} is a folder, where a file is to be written: "
+                "choose another --out"
+            )
     return out
+
 
 def _scratch(out):
     "A new hidden folder on the disk of `out`. Raises OSError where none can be made"
     home = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not home.is_dir(): raise NotADirectoryError(f"{home} exists and is no folder: choose another --out")
-    try: return Path(tempfile.mkdtemp(prefix='.seqvae-', dir=home))
-    except OSError as e: raise OSError(f"{out} cannot be written ({e.strerror}): choose another --out") from None
+    if not home.is_dir():
+        raise NotADirectoryError(
+            f"{home} exists and is no folder: choose another --out"
+        )
+    try:
+        return Path(tempfile.mkdtemp(prefix=".seqvae-", dir=home))
+    except OSError as e:
+        message = f"{out} cannot be written ({e.strerror}): choose another --out"
+        raise OSError(message) from None
+
 
 @contextlib.contextmanager
 def whole_folder(out):
-    "A folder to write into, whose files move to `out` at the end of the block; after an error none of them do"
-    out = Path(out); scratch = _scratch(out)
+    "A folder whose files move to `out` at the end of the block; after an error none do"
+    out = Path(out)
+    scratch = _scratch(out)
     try:
         yield scratch
         out.mkdir(parents=True, exist_ok=True)
-        for f in sorted(scratch.iterdir()): os.replace(f, out/f.name)
-    finally: shutil.rmtree(scratch, ignore_errors=True)
+        for f in sorted(scratch.iterdir()):
+            os.replace(f, out / f.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 # %% ../nbs/09_cli.ipynb #f408c2dd
 def hold_out(series, valid, horizon, seed):
@@ -83,22 +101,33 @@ def held_cuts(held, horizon, fractions=(0.5,0.75,1.)):
     able = [i for i,o in enumerate(seen) if o[:-horizon].any() and o[-horizon:].any()]
     if not able: raise ValueError(f"no held-out unit can be judged: nowhere is something observed both in the {horizon} steps to forecast and before them")
     missing = [u for u in held.units if u not in {cuts.units[i][0] for i in able}]
-    if missing: warnings.warn(f"not judged, being too short or without observations where they would be needed: unit {', '.join(map(str, missing[:5]))}{', ...' if len(missing)>5 else ''}")
-    elif len(able)<len(cuts): warnings.warn(f"judged in {len(able)} of {len(cuts)} places: in the others nothing was observed before the forecast, or in it")
+    names = ', '.join(map(str, missing[:5]))+(', ...' if len(missing)>5 else '')
+    if missing: warnings.warn(f"not judged, too short or without observations where they are needed: unit {names}")
+    elif len(able)<len(cuts):
+        warnings.warn(f"judged in {len(able)} of {len(cuts)} places: "
+            "in the others nothing was observed before the forecast, or in it")
     return cuts[able]
 
+# %% ../nbs/09_cli.ipynb #44fa9fbe
 def end_of(held, horizon):
     "The longest cut of the first unit that can be judged, for a picture"
     cuts = held_cuts(held, horizon)
-    return cuts[[max(i for i,u in enumerate(cuts.units) if u[0]==cuts.units[0][0])]]
+    return cuts[[max(i for i, u in enumerate(cuts.units) if u[0] == cuts.units[0][0])]]
+
 
 def forecast_unit(model, unit, horizon, seed=None):
-    "Forecast of the end of one unit, from its last observation on, and what happened, (1, H, C): steps of a gap before the last `horizon` come first, with a truth of NaN"
-    x,mask,truth = cut_series(unit, horizon); u = cut_inputs(unit, horizon)
+    """Forecast of the end of one unit, and what happened, (1, H, C)
+
+    It begins at the last observation: steps of a gap before the last `horizon` come
+    first, with a truth of NaN.
+    """
+    x, mask, truth = cut_series(unit, horizon)
+    u = cut_inputs(unit, horizon)
     gap = int(steps_since(unit, horizon, mask)[0])
-    u = None if u is None else F.pad(u, (0,0,0,gap))
-    fc = model.forecast(x, horizon+gap, u=u, mask=mask, seed=seed); fc.names = unit.names
-    return fc,F.pad(truth, (0,0,gap,0), value=float('nan'))
+    u = None if u is None else F.pad(u, (0, 0, 0, gap))
+    fc = model.forecast(x, horizon + gap, u=u, mask=mask, seed=seed)
+    fc.names = unit.names
+    return fc, F.pad(truth, (0, 0, gap, 0), value=float("nan"))
 
 # %% ../nbs/09_cli.ipynb #d3e192f4
 def fit_series(series:SeriesSet, # Units to learn from

@@ -40,27 +40,35 @@ def _whole(v):
     half = isinstance(v, Tensor) and v.dtype in (torch.bfloat16, torch.float16)
     return v.float() if half else v
 
+
 def full_precision(f):
-    "Make a function that autocast leaves alone: tensors come to it in single precision at least, and stay so"
+    "Make a function that autocast leaves alone, with single precision at the least"
+
     @functools.wraps(f)
     def outside(*args, **kwargs):
         device = next((v.device.type for v in args if isinstance(v, Tensor)), None)
         if device is None or not torch.is_autocast_enabled(device):
             return f(*args, **kwargs)
-        kwargs = {k:_whole(v) for k,v in kwargs.items()}
+        kwargs = {k: _whole(v) for k, v in kwargs.items()}
         with torch.autocast(device, enabled=False):
             return f(*map(_whole, args), **kwargs)
+
     return outside
+
 
 @full_precision
 def apply_whole(layer, x):
     "Call a layer outside autocast"
     return layer(x)
 
+
 class FullLinear(nn.Linear):
     "A linear layer that autocast leaves alone, as the last one before a distribution"
+
     forward = full_precision(nn.Linear.forward)
-    def _get_name(self): return 'Linear'
+
+    def _get_name(self):
+        return "Linear"
 
 # %% ../nbs/00_core.ipynb #2fdc9ba5
 def reparameterize(mu:Tensor,      # Mean, (..., Z)
@@ -608,9 +616,9 @@ def plot(self:Forecast, *args, **kwargs):
     return plot_forecast(self, *args, **kwargs)
 
 # %% ../nbs/00_core.ipynb #6020ab2a
-def literal(name)->str:
-    "A user's name as it stands, for figures: matplotlib takes what is between two $ for mathematics"
-    return str(name).replace('$', r'\$')
+def literal(name) -> str:
+    "A user's name as it stands, for figures, which read mathematics between two $"
+    return str(name).replace("$", r"\$")
 
 # %% ../nbs/00_core.ipynb #efded67f
 def _places(bad):

@@ -98,25 +98,40 @@ class SeriesSet:
 # %% ../nbs/01_data.ipynb #c232ee30
 def _bad_value(unit, step, channel, value, known=False):
     "The error that says where a value lies that nobody can use"
-    if known: return ValueError(f"known input {channel} of unit {unit} is {value:g} at step {step}: what is known cannot be missing or infinite, fill it first")
-    return ValueError(f"channel {channel} of unit {unit} is {value:g} at step {step}: mark it as missing (NaN) or remove it")
+    where = f"{channel} of unit {unit} is {value:g} at step {step}"
+    if known:
+        cure = "what is known cannot be missing or infinite, fill it first"
+        return ValueError(f"known input {where}: {cure}")
+    return ValueError(f"channel {where}: mark it as missing (NaN) or remove it")
+
 
 @patch
-def locate(self:SeriesSet, row:int):
-    "Number of the unit that a row of the flat array belongs to, and the row's step in it; None for a row of other units"
-    hit = np.flatnonzero((self.starts<=row) & (row<self.starts+self.lengths))
-    return (int(hit[0]), int(row-self.starts[hit[0]])) if len(hit) else None
+def locate(self: SeriesSet, row: int):
+    "Unit (a number) and step of a row of the flat array; None for a row of other units"
+    hit = np.flatnonzero((self.starts <= row) & (row < self.starts + self.lengths))
+    return (int(hit[0]), int(row - self.starts[hit[0]])) if len(hit) else None
+
 
 @patch
-def check_values(self:SeriesSet, rows=2**18):
-    "Raise ValueError, naming unit, channel and step, for an infinite value, and for a known input that is not finite; `rows` at a time"
-    first,last = int(self.starts.min()),int((self.starts+self.lengths).max())
-    for values,names,known in ((self.x, self.names, False), (self.u, self.u_names, True)):
+def check_values(self: SeriesSet, rows=2**18):
+    """Look at all values, `rows` at a time
+
+    Raises ValueError, naming unit, channel and step, for an infinite value, and for a
+    known input that is not finite.
+    """
+    first, last = int(self.starts.min()), int((self.starts + self.lengths).max())
+    for values, names, known in (
+        (self.x, self.names, False),
+        (self.u, self.u_names, True),
+    ):
         for start in [] if values is None else range(first, last, rows):
-            part = values[start:min(start+rows, last)]
+            part = values[start : min(start + rows, last)]
             bad = ~np.isfinite(part) if known else np.isinf(part)
-            for i,c in zip(*np.nonzero(bad)) if bad.any() else ():
-                if at := self.locate(start+i): raise _bad_value(self.units[at[0]], at[1], names[c], part[i,c], known)
+            for i, c in zip(*np.nonzero(bad)) if bad.any() else ():
+                if at := self.locate(start + i):
+                    raise _bad_value(
+                        self.units[at[0]], at[1], names[c], part[i, c], known
+                    )
 
 # %% ../nbs/01_data.ipynb #dcf22219
 @patch

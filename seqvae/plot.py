@@ -27,9 +27,11 @@ def _lighter(color, share): "A colour mixed with that share of white"; return tu
 
 # %% ../nbs/07_plot.ipynb #27803385
 def _label(text):
-    "A label that may hold mathematics, or the text as it stands if matplotlib cannot read it"
-    try: matplotlib.mathtext.MathTextParser('path').parse(str(text))
-    except ValueError: return literal(text)
+    "A label that may hold mathematics, or the text as it stands if it cannot be read"
+    try:
+        matplotlib.mathtext.MathTextParser("path").parse(str(text))
+    except ValueError:
+        return literal(text)
     return str(text)
 
 # %% ../nbs/07_plot.ipynb #ffd5f955

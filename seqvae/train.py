@@ -52,9 +52,9 @@ class Loss:
         return self.nll + self.beta*self.kl_latents.clamp(min=self.free_bits).sum()*draws/n
 
 # %% ../nbs/05_train.ipynb #48c39ab8
-def searching(cb:Callback)->bool:
+def searching(cb: Callback) -> bool:
     "Is this a search for the learning rate rather than a fit?"
-    return hasattr(cb.learn, 'lr_finder')
+    return hasattr(cb.learn, "lr_finder")
 
 # %% ../nbs/05_train.ipynb #3048f3dc
 class KLAnneal(Callback):
@@ -271,29 +271,36 @@ class ScheduledSampling(Callback):
         self.learn.xb = (x, u, t, seen[...,None].expand(x.shape) if mask is None else seen[...,None] & expand_mask(mask, x.shape))
 
 # %% ../nbs/05_train.ipynb #bd5fda53
-def steps_in(learn)->int|None:
-    "Observed steps that the loss of this batch is a mean of; None for a loss that does not say"
-    return getattr(learn.loss_func, 'n', None)
+def steps_in(learn) -> int | None:
+    "Observed steps that the loss of this batch is a mean of; None if it does not say"
+    return getattr(learn.loss_func, "n", None)
+
 
 class StepLoss(AvgLoss):
     "The loss of an epoch: the mean over all observed steps, NaN if there were none"
+
     def accumulate(self, learn):
         "Add this batch"
         n = steps_in(learn)
-        if n is None: super().accumulate(learn)
+        if n is None:
+            super().accumulate(learn)
         elif n:
-            self.total += learn.to_detach(learn.loss.mean())*n
+            self.total += learn.to_detach(learn.loss.mean()) * n
             self.count += n
+
     @property
     def value(self):
         "Nats per step"
-        return self.total/self.count if self.count else math.nan
+        return self.total / self.count if self.count else math.nan
+
 
 class SmoothStepLoss(AvgSmoothLoss):
-    "The smoothed loss of training, which batches without an observed step leave as it is"
+    "The smoothed loss of training; batches without an observed step leave it as it is"
+
     def accumulate(self, learn):
         "Add this batch"
-        if steps_in(learn)!=0: super().accumulate(learn)
+        if steps_in(learn) != 0:
+            super().accumulate(learn)
 
 # %% ../nbs/05_train.ipynb #c129e67b
 class LossPart(Metric):
@@ -355,58 +362,115 @@ class KLPerLatent(Callback):
 
 # %% ../nbs/05_train.ipynb #374a80b1
 class SkipNonFinite(Callback):
-    "Skip a training step whose loss or gradient is not finite and say so; raise RuntimeError after more than `max_skips` in a row, or more than `max_skips` in all if they are more than `max_share` of the steps, or after a fit in which no step was taken"
-    order,run_valid = GradientClip.order-.5,False # behind mixed precision, which must see infinite gradients first
-    def __init__(self,
-                 max_skips=10,  # Skips in a row that are borne
-                 max_share=0.2, # Share of all steps that may be skipped
-                ):
-        check_count(max_skips, 'max_skips')
-        if not 0<=max_share<=1: raise ValueError(f"max_share is a share between 0 and 1, got {max_share}")
+    """Skip a training step whose loss or gradient is not finite and say so
+
+    Raises RuntimeError after more than `max_skips` in a row, or in all if that is more
+    than `max_share` of the steps, and after a fit in which no step was taken.
+    """
+
+    order = GradientClip.order - 0.5  # mixed precision sees infinite gradients first
+    run_valid = False
+
+    def __init__(
+        self,
+        max_skips=10,  # Skips in a row that are borne
+        max_share=0.2,  # Share of all steps that may be skipped
+    ):
+        check_count(max_skips, "max_skips")
+        if not 0 <= max_share <= 1:
+            raise ValueError(f"max_share is a share between 0 and 1, got {max_share}")
         store_attr()
-    def before_fit(self): self.row,self.total,self.tried,self.taken,self.last = 0,0,0,0,torch.tensor(0.)
-    def skip(self, what, how):
-        "Count, say so, and cancel; give up after too many"
-        if searching(self): raise CancelFitException()           # the learning rate is too high now: what was looked for
-        self.row += 1; self.total += 1; self.learn.loss = self.last.clone()
-        cure = "lower the learning rate, clip gradients, or look at the data"
-        if self.row>self.max_skips: raise RuntimeError(f"{self.row} training steps in a row with a non-finite {what}: {cure}")
-        if self.total>self.max_skips and self.total>self.max_share*self.tried:
-            raise RuntimeError(f"{self.total} of {self.tried} training steps with a non-finite loss or gradient: {cure}")
-        warnings.warn(f"epoch {self.epoch}, step {self.iter}: non-finite {what}, step skipped ({self.total} so far)")
-        raise how
+
+    def before_fit(self):
+        self.row = self.total = self.tried = self.taken = 0
+        self.last = torch.tensor(0.0)
+
     def before_backward(self):
         self.tried += 1
-        if not torch.isfinite(self.loss_grad): self.skip('loss', CancelBatchException())
+        if not torch.isfinite(self.loss_grad):
+            self.skip("loss", CancelBatchException())
+
     def before_step(self):
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if not all(torch.isfinite(n) for n in torch._foreach_norm(grads)): self.skip('gradient', CancelStepException())
-        self.row,self.last = 0,self.learn.loss.detach(); self.taken += 1
-    def after_fit(self):
-        "Say so if the model is as untrained as before"
-        if self.tried and not self.taken and not searching(self): raise RuntimeError(f"the model is untrained: none of {self.tried} batches led to a step, {self.total} had a non-finite loss or gradient. Lower the learning rate, or look at the data")
+        if not all(torch.isfinite(n) for n in torch._foreach_norm(grads)):
+            self.skip("gradient", CancelStepException())
+        self.row, self.last = 0, self.learn.loss.detach()
+        self.taken += 1
+
+# %% ../nbs/05_train.ipynb #77ff8f16
+@patch
+def skip(self: SkipNonFinite, what, how):
+    "Count, say so, and cancel; give up after too many"
+    if searching(self):  # the learning rate is too high by now: what was looked for
+        raise CancelFitException()
+    self.row += 1
+    self.total += 1
+    self.learn.loss = self.last.clone()
+    cure = "lower the learning rate, clip gradients, or look at the data"
+    if self.row > self.max_skips:
+        steps = f"{self.row} training steps in a row with a non-finite {what}"
+        raise RuntimeError(f"{steps}: {cure}")
+    if self.total > self.max_skips and self.total > self.max_share * self.tried:
+        steps = f"{self.total} of {self.tried} training steps"
+        raise RuntimeError(f"{steps} with a non-finite loss or gradient: {cure}")
+    where = f"epoch {self.epoch}, step {self.iter}"
+    warnings.warn(f"{where}: non-finite {what}, step skipped ({self.total} so far)")
+    raise how
+
+
+@patch
+def after_fit(self: SkipNonFinite):
+    "Say so if the model is as untrained as before"
+    if self.tried and not self.taken and not searching(self):
+        raise RuntimeError(
+            f"the model is untrained: none of {self.tried} batches led to a step, "
+            f"{self.total} had a non-finite loss or gradient. "
+            "Lower the learning rate, or look at the data"
+        )
 
 # %% ../nbs/05_train.ipynb #a1e848cb
 class SkipUnobserved(Callback):
-    "Say once a fit that a batch without an observed step to predict counts for nothing; raise RuntimeError after a fit whose batches were all like that"
-    order = GradientClip.order-.5
-    def before_fit(self): self.empty,self.counted = 0,0
+    """Say once a fit that batches without an observed step to predict count for nothing
+
+    Raises RuntimeError after a fit whose batches were all like that.
+    """
+
+    order = GradientClip.order - 0.5
+
+    def before_fit(self):
+        self.empty, self.counted = 0, 0
+
     def after_loss(self):
         "This batch counts"
-        self.counted = getattr(self, 'counted', 0)+self.training
+        self.counted = getattr(self, "counted", 0) + self.training
+
     def after_cancel_batch(self):
         "Count batches without a step, and warn of the first"
-        if steps_in(self.learn)!=0: return
-        self.empty = getattr(self, 'empty', 0)+1
-        if self.empty==1: warnings.warn(f"no observed step to predict in a batch of {'training' if self.training else 'validation'}{_of_units(self.dl)}: such batches count for nothing (said once)")
+        if steps_in(self.learn) != 0:
+            return
+        self.empty = getattr(self, "empty", 0) + 1
+        if self.empty == 1:
+            part = "training" if self.training else "validation"
+            warnings.warn(
+                f"no observed step to predict in a batch of {part}"
+                f"{_of_units(self.dl)}: "
+                "such batches count for nothing (said once)"
+            )
+
     def after_fit(self):
         "Say so if there was nothing to learn from"
-        if self.empty and not self.counted and not searching(self): raise RuntimeError("no step was taken: no batch of the training data has an observed step to predict")
+        if self.empty and not self.counted and not searching(self):
+            raise RuntimeError(
+                "no step was taken: no batch of the training data "
+                "has an observed step to predict"
+            )
+
 
 def _of_units(dl):
     "Whose windows the last batch of a loader held, in words"
-    names = getattr(dl, 'drawn_units', [])
-    return f" (units {', '.join(map(str, names[:5]))}{', ...' if len(names)>5 else ''})" if names else ''
+    names = getattr(dl, "drawn_units", [])
+    more = ", ..." if len(names) > 5 else ""
+    return f" (units {', '.join(map(str, names[:5]))}{more})" if names else ""
 
 # %% ../nbs/05_train.ipynb #c31e62de
 class FixedNoise(Callback):
@@ -501,152 +565,313 @@ def resume(self:Checkpoint):
 # %% ../nbs/05_train.ipynb #e22825c7
 class _SearchRate(LRFinder):
     "fastai's `LRFinder` for losses of either sign"
-    name,cause = 'lr_finder',''
+
+    name, cause = "lr_finder", ""
+
     def before_fit(self):
         super().before_fit()
-        self.begin,self.first,self.cancelled = -math.inf,max(1, self.num_it//10),False
+        self.begin, self.first, self.cancelled = (
+            -math.inf,
+            max(1, self.num_it // 10),
+            False,
+        )
+
     def after_batch(self):
-        "Note the learning rate; stop after `num_it` steps, or when the loss is a nat worse than at first, and has lost as much as it had gained"
+        """Note the learning rate; stop after `num_it` steps, or once the loss diverges
+
+        That is, when it is a nat worse than at first, and by more than it had gained.
+        """
         ParamScheduler.after_batch(self)
         loss = float(self.smooth_loss)
         self.best_loss = min(self.best_loss, loss)
-        if self.train_iter<=self.first: self.begin = max(self.begin, loss)    # nothing is learned yet: this is noise
-        worse = loss-self.begin>max(1., self.begin-self.best_loss)
-        if self.train_iter>=self.num_it or (worse and self.stop_div): raise CancelFitException()
-    def after_cancel_fit(self): self.cancelled = True
+        if self.train_iter <= self.first:
+            self.begin = max(self.begin, loss)  # nothing is learned yet: this is noise
+        worse = loss - self.begin > max(1.0, self.begin - self.best_loss)
+        if self.train_iter >= self.num_it or (worse and self.stop_div):
+            raise CancelFitException()
+
+    def after_cancel_fit(self):
+        self.cancelled = True
+
     def after_fit(self):
-        "Give model and optimiser back as they were. Raises ValueError if the search was too short to suggest anything"
+        """Give model and optimiser back as they were
+
+        Raises ValueError if the search was too short to suggest anything.
+        """
         super().after_fit()
-        steps = len(self.recorder.losses); least = self.first+5+min(16, self.num_it-self.first-5)
-        if self.cancelled and steps<least: raise ValueError(f"the loss diverged or was not finite after {steps} steps of the search{self.cause}. Begin lower (start_lr), or look at the data")
+        steps = len(self.recorder.losses)
+        least = self.first + 5 + min(16, self.num_it - self.first - 5)
+        if self.cancelled and steps < least:
+            raise ValueError(
+                f"the loss diverged or was not finite after {steps} steps "
+                f"of the search{self.cause}. "
+                "Begin lower (start_lr), or look at the data"
+            )
 
 # %% ../nbs/05_train.ipynb #69c62210
 class _HalfPrecision(MixedPrecision):
     "fastai's `MixedPrecision` on any device, for models that return distributions"
-    name,inside = 'mixed_precision',False
+
+    name, inside = "mixed_precision", False
+
     def before_fit(self):
-        half,device = self.amp_mode==AMPMode.FP16,self.dls.device.type
-        if device=='cuda' and not half and not torch.cuda.is_bf16_supported(): raise ValueError("this GPU has no bfloat16: use learn.to_fp16()")
-        self.learn.scaler,self.scales = GradScaler(device, **{**self.kwargs, 'enabled':half}),L()
+        half, device = self.amp_mode == AMPMode.FP16, self.dls.device.type
+        if device == "cuda" and not half and not torch.cuda.is_bf16_supported():
+            raise ValueError("this GPU has no bfloat16: use learn.to_fp16()")
+        self.learn.scaler, self.scales = (
+            GradScaler(device, **{**self.kwargs, "enabled": half}),
+            L(),
+        )
+
     def before_batch(self):
         "Open autocast"
-        self.autocast = torch.autocast(self.dls.device.type, dtype=torch.float16 if self.amp_mode==AMPMode.FP16 else torch.bfloat16)
-        self.autocast.__enter__(); self.inside = True
-    def after_pred(self): "Densities are whole already"
-    def after_loss(self): self.leave()
-    def after_cancel_batch(self): self.leave()
+        self.autocast = torch.autocast(
+            self.dls.device.type,
+            dtype=torch.float16 if self.amp_mode == AMPMode.FP16 else torch.bfloat16,
+        )
+        self.autocast.__enter__()
+        self.inside = True
+
+    def after_pred(self):
+        "Densities are whole already"
+
+    def after_loss(self):
+        self.leave()
+
+    def after_cancel_batch(self):
+        self.leave()
+
     def leave(self):
         "Close autocast if it is open"
-        if self.inside: self.autocast.__exit__(None, None, None)
+        if self.inside:
+            self.autocast.__exit__(None, None, None)
         self.inside = False
 
 # %% ../nbs/05_train.ipynb #6d054478
 class _LossGraph(ShowGraphCallback):
     "fastai's `ShowGraphCallback` for losses of either sign, in a table with parts"
-    name = 'show_graph'
+
+    name = "show_graph"
+
     def before_fit(self):
-        super().before_fit() if hasattr(self.learn, 'progress') else setattr(self, 'run', False)
+        super().before_fit() if hasattr(self.learn, "progress") else setattr(
+            self, "run", False
+        )
+
     def after_epoch(self):
         "Draw both losses"
-        if not self.nb_batches: return
-        r = self.learn.recorder; column = r.metric_names[1:].index('valid_loss')
-        train,valid = [float(v) for v in r.losses],[float(v[column]) for v in r.values]
-        seen = [v for v in train+valid if math.isfinite(v)] or [0.]
-        steps = (0, (self.n_epoch-len(self.nb_batches))*self.nb_batches[0]+len(train))
-        self.progress.mbar.update_graph([(range(len(train)), train), (self.nb_batches, valid)], steps, (min(seen), max(seen)))
+        if not self.nb_batches:
+            return
+        r = self.learn.recorder
+        column = r.metric_names[1:].index("valid_loss")
+        train, valid = (
+            [float(v) for v in r.losses],
+            [float(v[column]) for v in r.values],
+        )
+        seen = [v for v in train + valid if math.isfinite(v)] or [0.0]
+        steps = (
+            0,
+            (self.n_epoch - len(self.nb_batches)) * self.nb_batches[0] + len(train),
+        )
+        self.progress.mbar.update_graph(
+            [(range(len(train)), train), (self.nb_batches, valid)],
+            steps,
+            (min(seen), max(seen)),
+        )
 
+# %% ../nbs/05_train.ipynb #86af2111
 def _tensorboard(base):
-    "fastai's `TensorBoardCallback`, which is `base`, for models that return distributions"
+    "fastai's `TensorBoardCallback`, `base`, for models that return distributions"
+
     class TensorBoardCallback(base):
         def before_fit(self):
             "Open the log; begin it with the layers"
-            self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self, 'gather_preds')
-            if not self.run: return
+            self.run = not searching(self)
+            if not self.run:
+                return
             self._setup_writer()
-            self.writer.add_text('model', f'```\n{self.model}\n```')
+            self.writer.add_text("model", f"```\n{self.model}\n```")
+
         def after_epoch(self):
-            "Write the row of the table, without the loss of training, which stands there step by step"
-            names,row = self.recorder.metric_names[1:],self.recorder.values[-1]
-            for n,v in zip(names[1:], row[1:]):
-                if v is not None: self.writer.add_scalar(n, v, self.train_iter)
+            "Write the row of the table; the loss of training is there step by step"
+            names, row = self.recorder.metric_names[1:], self.recorder.values[-1]
+            for n, v in zip(names[1:], row[1:]):
+                if v is not None:
+                    self.writer.add_scalar(n, v, self.train_iter)
+
         def after_batch(self):
             "Write the loss of a training step"
-            if self.training: super().after_batch()
+            if self.training:
+                super().after_batch()
+
         def before_validate(self):
-            if self.projector: raise NotImplementedError("TensorBoard's projector shows layers of a classifier: plot latents with seqvae.plot.plot_latents")
+            if self.projector:
+                raise NotImplementedError(
+                    "TensorBoard's projector shows layers of a classifier: "
+                    "plot latents with seqvae.plot.plot_latents"
+                )
+
     return TensorBoardCallback
 
 # %% ../nbs/05_train.ipynb #4177ecf6
 def _stand_in(kind):
     "The class to use in place of a callback of fastai"
-    if kind.__module__=='fastai.callback.tensorboard' and kind.__name__=='TensorBoardCallback': return _tensorboard(kind)
-    return {LRFinder:_SearchRate, MixedPrecision:_HalfPrecision, ShowGraphCallback:_LossGraph}.get(kind, kind)
+    if (kind.__module__, kind.__name__) == (
+        "fastai.callback.tensorboard",
+        "TensorBoardCallback",
+    ):
+        return _tensorboard(kind)
+    ours = {
+        LRFinder: _SearchRate,
+        MixedPrecision: _HalfPrecision,
+        ShowGraphCallback: _LossGraph,
+    }
+    return ours.get(kind, kind)
 
+# %% ../nbs/05_train.ipynb #0062cb43
 class SeqLearner(Learner):
-    "A fastai Learner for models that return a `SeqOutput`: what fastai made for tensors works here too, or says what to use instead"
+    """A fastai Learner for models that return a `SeqOutput`
+
+    What fastai made for tensors works here too, or says what to use instead.
+    """
+
     def add_cb(self, cb):
         "Add a callback, or its stand-in"
-        cb = cb() if isinstance(cb, type) else cb; kind = _stand_in(type(cb))
-        if kind is not type(cb): object.__setattr__(cb, '__class__', kind)   # the object stays, so that it can be removed again
+        cb = cb() if isinstance(cb, type) else cb
+        kind = _stand_in(type(cb))
+        if kind is not type(cb):  # the object stays, so that it can be removed again
+            object.__setattr__(cb, "__class__", kind)
         return super().add_cb(cb)
+
     def one_batch(self, i, b):
-        "One step of training or validation. After an error autocast is closed again; in a search for the learning rate it is what diverged"
-        try: super().one_batch(i, b)
+        """One step of training or validation
+
+        After an error autocast is closed, and a search for the learning rate ends.
+        """
+        try:
+            super().one_batch(i, b)
         except Exception as e:
-            if hasattr(self, 'mixed_precision'): self.mixed_precision.leave()
-            if not hasattr(self, 'lr_finder') or not self.train_iter or isinstance(e, CancelFitException): raise
+            if hasattr(self, "mixed_precision"):
+                self.mixed_precision.leave()
+            if (
+                not hasattr(self, "lr_finder")
+                or not self.train_iter
+                or isinstance(e, CancelFitException)
+            ):
+                raise
             self.lr_finder.cause = f": {e}"
             raise CancelFitException() from e
-    def get_preds(self, *args, **kwargs):
-        "Raises NotImplementedError: predictions are distributions"
-        raise NotImplementedError("get_preds collects tensors, and this model returns distributions: use model.reconstruct(x), model.encode(x) or model.forecast(x, horizon), and seqvae.train.evaluate for errors on held-out units")
-    def predict(self, *args, **kwargs):
-        "Raises NotImplementedError: predictions are distributions"
-        raise NotImplementedError("predict is for one item and one label: use model.forecast(x, horizon), or model.predict_next(x) for one step ahead")
-    def show_results(self, *args, **kwargs):
-        "Raises NotImplementedError: predictions are distributions"
-        raise NotImplementedError("show_results is for items and labels: use model.forecast(x, horizon).plot(), or model.reconstruct(x).plot()")
-    def export(self, *args, **kwargs):
-        "Raises NotImplementedError: a pickle runs code when it is read"
-        raise NotImplementedError("a pickled learner would carry its data along, and run code when it is read: use learn.model.save(path), and seqvae.core.load_model(path)")
+
+# %% ../nbs/05_train.ipynb #0478799d
+@patch
+def get_preds(self: SeqLearner, *args, **kwargs):
+    "Raises NotImplementedError: predictions are distributions"
+    raise NotImplementedError(
+        "get_preds collects tensors, and this model returns distributions: "
+        "use model.reconstruct(x), model.encode(x) or model.forecast(x, horizon), "
+        "and seqvae.train.evaluate for errors on held-out units"
+    )
+
+
+@patch
+def predict(self: SeqLearner, *args, **kwargs):
+    "Raises NotImplementedError: predictions are distributions"
+    raise NotImplementedError(
+        "predict is for one item and one label: use model.forecast(x, horizon), "
+        "or model.predict_next(x) for one step ahead"
+    )
+
+
+@patch
+def show_results(self: SeqLearner, *args, **kwargs):
+    "Raises NotImplementedError: predictions are distributions"
+    raise NotImplementedError(
+        "show_results is for items and labels: use model.forecast(x, horizon).plot(), "
+        "or model.reconstruct(x).plot()"
+    )
+
+
+@patch
+def export(self: SeqLearner, *args, **kwargs):
+    "Raises NotImplementedError: a pickle runs code when it is read"
+    raise NotImplementedError(
+        "a pickled learner would carry its data along, and run code when it is read: "
+        "use learn.model.save(path), and seqvae.core.load_model(path)"
+    )
 
 # %% ../nbs/05_train.ipynb #f3becd65
 @patch
-def summary(self:SeqLearner):
-    "Every layer with its shape for the first window, where it is called as a module (fused passes read weights directly), and its number of parameters: text that prints itself"
-    layers = {n:m for n,m in self.model.named_modules() if n and not list(m.children()) and list(m.parameters())}
-    shapes,was = {},self.model.training
-    def note(name, out): shapes.setdefault(name, 'x'.join(map(str, tensors_of(out)[0].shape)))
-    hooks = [m.register_forward_hook(lambda _, __, out, name=n: note(name, out)) for n,m in layers.items()]
-    batch = [v if v is None else v[:1] for v in self.dls.valid.one_batch()[:self.dls.train_ds.n_inp]]
+def summary(self: SeqLearner):
+    """Every layer with its shape for one window and its number of parameters, as text
+
+    Fused passes read the weights of a layer directly: such a layer has no shape here.
+    """
+    layers = {
+        n: m
+        for n, m in self.model.named_modules()
+        if n and not list(m.children()) and list(m.parameters())
+    }
+    shapes, was = {}, self.model.training
+
+    def sizes(tensor):
+        return "x".join(map(str, tensor.shape))
+
+    def note(name, out):
+        shapes.setdefault(name, sizes(tensors_of(out)[0]))
+
+    hooks = [
+        m.register_forward_hook(lambda _, __, out, name=n: note(name, out))
+        for n, m in layers.items()
+    ]
+    batch = [
+        v if v is None else v[:1]
+        for v in self.dls.valid.one_batch()[: self.dls.train_ds.n_inp]
+    ]
     try:
-        with torch.no_grad(), fork_seed(0): self.model.eval()(*batch)
+        with torch.no_grad(), fork_seed(0):
+            self.model.eval()(*batch)
     finally:
         self.model.train(was)
-        for h in hooks: h.remove()
-    def count(m): return sum(p.numel() for p in m.parameters())
-    rows = [(n, m._get_name(), shapes.get(n, ''), count(m)) for n,m in layers.items()]
-    table = pd.DataFrame(rows, columns=['layer','kind','output','parameters']).to_string(index=False)
-    return PrettyString(f"{type(self.model).__name__}, input {'x'.join(map(str, batch[0].shape))}\n{table}\n{count(self.model):,} parameters")
+        for h in hooks:
+            h.remove()
+
+    def count(m):
+        return sum(p.numel() for p in m.parameters())
+
+    rows = [(n, m._get_name(), shapes.get(n, ""), count(m)) for n, m in layers.items()]
+    table = pd.DataFrame(
+        rows, columns=["layer", "kind", "output", "parameters"]
+    ).to_string(index=False)
+    head = f"{type(self.model).__name__}, input {sizes(batch[0])}"
+    return PrettyString(f"{head}\n{table}\n{count(self.model):,} parameters")
 
 # %% ../nbs/05_train.ipynb #21b6d75d
 def check_possible(model, series):
-    "Raise ValueError, naming unit, channel and step, for a value that the model's emission cannot give"
+    "Raise ValueError, naming unit, channel, step, for what the emission cannot give"
     head = model.emission
-    if type(head).check is Emission.check: return
-    none = math.nan if head.continuous else 0.                   # what every emission lets pass
-    for name,unit in zip(series.units, series):
+    if type(head).check is Emission.check:
+        return
+    none = math.nan if head.continuous else 0.0  # what every emission lets pass
+    for name, unit in zip(series.units, series):
         x = torch.as_tensor(np.array(unit)).to(model.x_loc)
         x = torch.where(x.isnan(), none, x)
-        try: head.check(x)
-        except ValueError as e: raise _impossible(head, x, none, name, series.names) or e from None
+        try:
+            head.check(x)
+        except ValueError as e:
+            raise _impossible(head, x, none, name, series.names) or e from None
+
 
 def _impossible(head, x, none, unit, names):
     "The error for the first value of a series that fails by itself"
-    for step,channel in np.ndindex(*x.shape):
-        alone = torch.full_like(x[:1], none); alone[0,channel] = x[step,channel]
-        try: head.check(alone)
-        except ValueError as e: return ValueError(f"channel {names[channel]} of unit {unit} at step {step}: {e}")
+    for step, channel in np.ndindex(*x.shape):
+        alone = torch.full_like(x[:1], none)
+        alone[0, channel] = x[step, channel]
+        try:
+            head.check(alone)
+        except ValueError as e:
+            return ValueError(
+                f"channel {names[channel]} of unit {unit} at step {step}: {e}"
+            )
 
 # %% ../nbs/05_train.ipynb #ee7ae9bb
 def _set_clock(model, dataset):
@@ -719,33 +944,66 @@ def cut_inputs(series, horizon):
     return None if series.u is None else torch.nan_to_num(known_set(series).padded())
 
 # %% ../nbs/05_train.ipynb #8ff3b739
-def check_held(model,        # A SequenceModel
-               series,       # Held-out units, SeriesSet
-               horizon:int,  # Steps to forecast, the last of each unit
-              ):
-    "Raise ValueError, naming the user's own unit, channel and step, for a unit that is too short, or has nothing observed before its last `horizon` steps, or a value that cannot be"
-    known = ~torch.isnan(series.padded(check_count(horizon, 'horizon')))
+def check_held(
+    model,  # A SequenceModel
+    series,  # Held-out units, SeriesSet
+    horizon: int,  # Steps to forecast, the last of each unit
+):
+    """Look at held-out units before anything is computed
+
+    Raises ValueError, naming the user's own unit, channel and step, for a unit that is
+    too short, or has nothing observed before its last `horizon` steps, and for a value
+    that cannot be.
+    """
+    known = ~torch.isnan(series.padded(check_count(horizon, "horizon")))
     nothing = (~known.flatten(1).any(1)).nonzero().flatten().tolist()
-    if nothing: raise ValueError(f"unit {series.units[nothing[0]]} has no observed value before its last {horizon} steps: there is nothing to forecast from")
+    if nothing:
+        raise ValueError(
+            f"unit {series.units[nothing[0]]} has no observed value before "
+            f"its last {horizon} steps: there is nothing to forecast from"
+        )
     check_possible(model, series)
 
+# %% ../nbs/05_train.ipynb #dbd891c1
 def steps_since(series, horizon, mask):
-    "Steps between each unit's last observation and the last `horizon` steps, (B,); the mask is of the past, as `cut_series` gives it"
-    ends = np.asarray(series.lengths)-horizon
-    return torch.zeros(len(series), dtype=torch.long) if mask is None else torch.from_numpy(ends)-observed_span(mask).sum(1)
+    "Steps from each unit's last observation to the last `horizon` steps, (B,)"
+    ends = np.asarray(series.lengths) - horizon
+    return (
+        torch.zeros(len(series), dtype=torch.long)
+        if mask is None
+        else torch.from_numpy(ends) - observed_span(mask).sum(1)
+    )
 
+# %% ../nbs/05_train.ipynb #b1ba37b3
 def forecast_end(model, series, horizon, n_samples=100, seed=None):
-    "`model.forecast` of the last `horizon` steps of each unit of a SeriesSet, from what was observed before: samples (S, B, H, C)"
-    x,mask,_ = cut_series(series, horizon); u,t = cut_inputs(series, horizon),series.padded_times()
+    "The last `horizon` steps of each unit of a SeriesSet from the past: (S, B, H, C)"
+    x, mask, _ = cut_series(series, horizon)
+    u, t = cut_inputs(series, horizon), series.padded_times()
     if t is not None:
-        times = torch.stack([torch.from_numpy(series.times(i)[-horizon:]) for i in range(len(series))])
-        return model.forecast(x, horizon, n_samples, u=u, mask=mask, seed=seed, t=t[:,:x.shape[1]], times=times)
-    gap = steps_since(series, horizon, mask); more = int(gap.max())
-    u = None if u is None else F.pad(u, (0,0,0,more))
-    fc = model.forecast(x, horizon+more, n_samples, u=u, mask=mask, seed=seed)
+        times = torch.stack(
+            [torch.from_numpy(series.times(i)[-horizon:]) for i in range(len(series))]
+        )
+        return model.forecast(
+            x,
+            horizon,
+            n_samples,
+            u=u,
+            mask=mask,
+            seed=seed,
+            t=t[:, : x.shape[1]],
+            times=times,
+        )
+    gap = steps_since(series, horizon, mask)
+    more = int(gap.max())
+    u = None if u is None else F.pad(u, (0, 0, 0, more))
+    fc = model.forecast(x, horizon + more, n_samples, u=u, mask=mask, seed=seed)
     if more:
-        steps = (gap[:,None]+torch.arange(horizon))[None,...,None].to(fc.samples.device)
-        fc.samples = fc.samples.gather(2, steps.expand(len(fc.samples), -1, -1, fc.samples.shape[-1]))
+        steps = (gap[:, None] + torch.arange(horizon))[None, ..., None].to(
+            fc.samples.device
+        )
+        fc.samples = fc.samples.gather(
+            2, steps.expand(len(fc.samples), -1, -1, fc.samples.shape[-1])
+        )
     return fc
 
 # %% ../nbs/05_train.ipynb #fb1b210b
