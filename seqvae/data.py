@@ -27,7 +27,7 @@ from torch import Tensor
 from fastai.data.core import DataLoaders, TfmdDL
 from fastcore.basics import patch, first
 from fastcore.meta import delegates
-from .core import check_count, write_whole
+from .core import check_count, literal, write_whole
 
 # %% ../nbs/01_data.ipynb #a3b89928
 def _check_units(data, name):
@@ -84,6 +84,7 @@ class SeriesSet:
         self.units = list(units) if units is not None else list(range(len(self)))
         self.t = None if t is None else _flat_times(t, self.lengths, self.units)
         self.names = list(names) if names is not None else [f'x{i}' for i in range(self.x_dim)]
+        self.u_names = [f'u{i}' for i in range(self.u_dim)]
         if len(self.units)!=len(self): raise ValueError(f"{len(self.units)} unit names for {len(self)} series")
         if len(self.names)!=self.x_dim: raise ValueError(f"{len(self.names)} channel names for {self.x_dim} channels")
 
@@ -93,6 +94,44 @@ class SeriesSet:
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __repr__(self):
         return f"SeriesSet of {len(self)} units, {self.x_dim} channels, lengths {self.lengths.min()} to {self.lengths.max()}" + (f", {self.u_dim} known inputs" if self.u_dim else "") + (", each with its own times" if self.t is not None else "")
+
+# %% ../nbs/01_data.ipynb #c232ee30
+def _bad_value(unit, step, channel, value, known=False):
+    "The error that says where a value lies that nobody can use"
+    where = f"{channel} of unit {unit} is {value:g} at step {step}"
+    if known:
+        cure = "what is known cannot be missing or infinite, fill it first"
+        return ValueError(f"known input {where}: {cure}")
+    return ValueError(f"channel {where}: mark it as missing (NaN) or remove it")
+
+
+@patch
+def locate(self: SeriesSet, row: int):
+    "Unit (a number) and step of a row of the flat array; None for a row of other units"
+    hit = np.flatnonzero((self.starts <= row) & (row < self.starts + self.lengths))
+    return (int(hit[0]), int(row - self.starts[hit[0]])) if len(hit) else None
+
+
+@patch
+def check_values(self: SeriesSet, rows=2**18):
+    """Look at all values, `rows` at a time
+
+    Raises ValueError, naming unit, channel and step, for an infinite value, and for a
+    known input that is not finite.
+    """
+    first, last = int(self.starts.min()), int((self.starts + self.lengths).max())
+    for values, names, known in (
+        (self.x, self.names, False),
+        (self.u, self.u_names, True),
+    ):
+        for start in [] if values is None else range(first, last, rows):
+            part = values[start : min(start + rows, last)]
+            bad = ~np.isfinite(part) if known else np.isinf(part)
+            for i, c in zip(*np.nonzero(bad)) if bad.any() else ():
+                if at := self.locate(start + i):
+                    raise _bad_value(
+                        self.units[at[0]], at[1], names[c], part[i, c], known
+                    )
 
 # %% ../nbs/01_data.ipynb #dcf22219
 @patch
@@ -125,7 +164,7 @@ def padded(self:SeriesSet,
            drop=0,   # Leave out the last steps of each unit
           )->Tensor: # All units in one float32 tensor, (B, T, C), NaN behind the end of the shorter ones
     "The units side by side. Raises ValueError if a unit has nothing left"
-    lens = self.lengths-drop
+    self.check_values(); lens = self.lengths-drop
     if lens.min()<1: raise ValueError(f"unit {self.units[int(lens.argmin())]} has {self.lengths.min()} steps: too short to forecast its last {drop}")
     x = torch.full((len(self), int(lens.max()), self.x_dim), float('nan'))
     for i,n in enumerate(lens): x[i,:n] = torch.from_numpy(np.array(self[i][:n], np.float32))
@@ -134,7 +173,7 @@ def padded(self:SeriesSet,
 def known_set(series):
     "The known inputs as a SeriesSet of their own"
     out = copy(series)
-    out.x,out.u,out.t,out.names = series.u,None,None,[f'u{i}' for i in range(series.u_dim)]
+    out.x,out.u,out.t,out.names,out.u_names = series.u,None,None,series.u_names,[]
     return out
 def as_set(series): "A SeriesSet of whatever was given"; return series if isinstance(series, SeriesSet) else SeriesSet(series)
 
@@ -376,7 +415,8 @@ def frame_to_series(df:pd.DataFrame,
     groups = [(0,df)] if unit is None else list(df.groupby(unit, sort=True))
     if time is not None: groups = [(k,_by_time(g, k, time, path)) for k,g in groups]
     get = lambda cols: [g[cols].to_numpy(np.float32) for _,g in groups]
-    return SeriesSet(get(columns), [k for k,_ in groups], columns, get(u) if u else None)
+    out = SeriesSet(get(columns), [k for k,_ in groups], columns, get(u) if u else None)
+    out.u_names = list(u) if u else []; return out
 
 def _by_time(g, key, time, path):
     g = g.sort_values(time, kind='stable'); twice = g[time].duplicated()
@@ -1026,8 +1066,9 @@ def prefixes(series,     # SeriesSet, list or array
     if any(not 0<f<=1 for f in fractions): raise ValueError(f"fractions are shares of the length, above 0 and up to 1, got {fractions}")
     series = as_set(series); cuts = [(i,n) for i in range(len(series)) for n in sorted({round(f*series.lengths[i]) for f in fractions}) if n>=least]
     if not cuts: raise ValueError(f"no unit is long enough: {least} steps are needed, the longest has {series.lengths.max()}")
-    return SeriesSet([series[i][:n] for i,n in cuts], [(series.units[i],int(n)) for i,n in cuts], series.names,
+    out = SeriesSet([series[i][:n] for i,n in cuts], [(series.units[i],int(n)) for i,n in cuts], series.names,
         None if series.u is None else [series.known(i)[:n] for i,n in cuts], None if series.t is None else [series.times(i)[:n] for i,n in cuts])
+    out.u_names = series.u_names; return out
 
 # %% ../nbs/01_data.ipynb #4de8a7a0
 class Normalizer:
@@ -1086,6 +1127,8 @@ class WindowDataset:
             raise ValueError(f"window of {window} steps is longer than the series of unit {series.units[int(lens.argmin())]} ({lens.min()} steps): choose a shorter window, or pass pad=True")
         self.ends = np.cumsum(np.maximum(0, (lens-window)//stride) + 1)   # windows up to and with each unit: all the index there is
         self.short = bool(lens.min()<window)
+        self.on_disk = isinstance(series.x, np.memmap) or isinstance(series.u, np.memmap)
+        if not self.on_disk: series.check_values()
         self.whole = not isinstance(series.x, np.memmap) and not np.isnan(series.x).any()
     def __len__(self): return int(self.ends[-1])
     def __getitem__(self, i): "One window (or a list of them), see `batch`"; return self.batch(np.atleast_1d(i))
@@ -1116,20 +1159,27 @@ def gather(self:WindowDataset, a, start, length):
 @patch
 def batch(self:WindowDataset, idx):
     "What a Learner needs: inputs (x, u, t, mask) and targets (x, mask). u is None without known inputs, t for regular series, mask if nothing is missing"
-    _,start,length = self.place(np.asarray(idx)); s = self.series
+    unit,start,length = self.place(np.asarray(idx)); s = self.series
     x,mask = self.gather(s.x, start, length),None
+    if self.on_disk: self._refuse(torch.isinf(x), x, unit, start)
     if (self.short or not self.whole) and (nan := torch.isnan(x)).any(): x,mask = torch.nan_to_num(x),~nan
     t = None if s.t is None else torch.from_numpy(s.t[start[:,None]+np.minimum(np.arange(x.shape[1]), length[:,None]-1)])   # the last time repeated on padding
-    return x,self._known(start, length),t,mask,x,mask
+    return x,self._known(unit, start, length),t,mask,x,mask
 
 @patch
-def _known(self:WindowDataset, start, length):
-    "Windows of the known inputs, zero on padding. Raises ValueError for a hole: what is known cannot be missing"
+def _refuse(self:WindowDataset, bad, values, unit, start, known=False):
+    "Raise ValueError for the first bad value of a batch, (B, W, C), naming unit, channel and step"
+    if not bad.any(): return
+    b,i,c = bad.nonzero()[0].tolist(); s,k = self.series,unit[b]
+    raise _bad_value(s.units[k], int(start[b]-s.starts[k])+i, (s.u_names if known else s.names)[c], float(values[b,i,c]), known)
+
+@patch
+def _known(self:WindowDataset, unit, start, length):
+    "Windows of the known inputs, zero on padding. Raises ValueError for what is not finite: what is known cannot be missing"
     if self.series.u is None: return None
-    u = self.gather(self.series.u, start, length); nan = torch.isnan(u)
-    if (nan.any(-1) & (torch.arange(u.shape[1])<torch.from_numpy(length)[:,None])).any():
-        raise ValueError('a known input u is NaN inside a series: fill it first')
-    return torch.where(nan, 0., u)
+    u = self.gather(self.series.u, start, length); real = torch.arange(u.shape[1])<torch.from_numpy(length)[:,None]
+    if self.on_disk: self._refuse(~torch.isfinite(u) & real[...,None], u, unit, start, known=True)
+    return torch.where(torch.isnan(u), 0., u)
 
 # %% ../nbs/01_data.ipynb #97212a44
 class SeqDL(TfmdDL):
@@ -1146,7 +1196,15 @@ class SeqDL(TfmdDL):
         idx = np.fromiter(samps, dtype=np.int64)
         for i in range(0, len(idx)-(self.bs-1 if self.drop_last else 0), self.bs): yield self.create_batch(idx[i:i+self.bs])
     def create_item(self, i): return i or 0                                                # fastai looks at one item before it makes a copy
-    def create_batch(self, idx): return self.dataset.batch(np.asarray(idx))
+    drawn = None # Windows of the last batch, where it was made in this process
+    def create_batch(self, idx):
+        self.drawn = np.asarray(idx)
+        return self.dataset.batch(self.drawn)
+    @property
+    def drawn_units(self):
+        "Names of the units whose windows the last batch holds"
+        names = self.dataset.series.units
+        return [] if self.drawn is None else [names[i] for i in np.unique(self.dataset.place(self.drawn)[0])]
     def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'by_length':self.by_length, **kwargs})
 
 def _by_length(idx, lengths, bs, chunk, rng):
@@ -1195,7 +1253,7 @@ def show_batch(self:SeqDL, b=None, max_n=4, channels=5, figsize=None):
     import matplotlib.pyplot as plt
     x,_,_,mask,*_ = self.one_batch() if b is None else b
     x = x.cpu() if mask is None else torch.where(mask, x, float('nan')).cpu()
-    n = min(max_n, len(x)); names = self.dataset.series.names[:channels]
+    n = min(max_n, len(x)); names = [literal(o) for o in self.dataset.series.names[:channels]]
     fig,axs = plt.subplots(1, n, figsize=figsize or (3*n,2.4), sharey=True, squeeze=False)
     for a,row in zip(axs[0], x): a.plot(row[:,:channels], lw=1); a.set_xlabel('step')
     axs[0,0].set_ylabel('value'); axs[0,-1].legend(names, fontsize=7, loc='center left', bbox_to_anchor=(1,.5))

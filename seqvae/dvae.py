@@ -12,7 +12,7 @@ import inspect, math, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.autograd.function import once_differentiable
 from fastcore.basics import patch
-from .core import (EMISSIONS, NormalEmission, SequenceModel, SeqOutput, Diagram, bound_logvar, check_count, diag_normal, fork_seed,
+from .core import (EMISSIONS, FullLinear, NormalEmission, SequenceModel, SeqOutput, Diagram, bound_logvar, check_count, diag_normal, fork_seed, full_precision,
                          make_emission, needs_steps, observed_span, repeat_state, state_at, tensors_of)
 from .models import MLP, GaussianMLP
 
@@ -116,6 +116,7 @@ def lookahead(self:DVAE, x, m, u):
 class ZChain(torch.autograd.Function):
     "z_1..z_T drawn one after the other, and the memory s of them; time first"
     @staticmethod
+    @full_precision
     def forward(ctx, pre, gates, noise, Ws, W2, b2, Wz, bz, Wi, Wh, bh, lo, hi):
         T,B,H = pre.shape; S,Z = Wh.shape[1],noise.shape[2]; floor,top = math.exp(lo),math.exp(hi)
         a,k,o,sig,sd,z,ru,n,gh,s = (pre.new_empty(t, B, d) for t,d in ((T,H),(T,H),(T,2*Z),(T,Z),(T,Z),(T,Z),(T,2*S),(T,S),(T,3*S),(T+1,S)))
@@ -136,6 +137,7 @@ class ZChain(torch.autograd.Function):
 
 # %% ../nbs/04_dvae.ipynb #a2acef20
 @once_differentiable
+@full_precision
 def _zchain_backward(ctx, gs, gz, gmu, glv):
     "Gradients of `ZChain`: a loop for the carry (d loss / d s_t), then one product for each weight"
     a,k,sig,ru,n,gh,s,z,sd,noise,Ws,W2,Wz,Wi,Wh,az,f = ctx.saved_tensors; top = math.exp(ctx.bounds[1])
@@ -477,6 +479,7 @@ class SRNN(Dynamical):
     def advance(self, s, x, m, z, u): return dict(h=self.memory(self.look_back(x, m, u), s['h']), z=z, x=x)
 
 # %% ../nbs/04_dvae.ipynb #e7fcb888
+@full_precision
 def markov_chain(params, # From step t and z_t-1, (B, Z), to mean and log-variance of z_t
                  noise,  # (T, B, Z)
                 ):       # z, mu, logvar, (B, T, Z) each
@@ -489,7 +492,7 @@ def markov_chain(params, # From step t and z_t-1, (B, Z), to mean and log-varian
 
 def hoisted(net:GaussianMLP, known, z_dim):
     "`net`'s first layer applied to all steps of what is known, (T, B, H), as a function of t and z, which comes last in its input"
-    l1,_,l2 = net.net; pre = F.linear(known, l1.weight[:,:-z_dim], l1.bias).transpose(0, 1).unbind(0); W = l1.weight[:,-z_dim:].t()
+    l1,_,l2 = net.net; pre = F.linear(known, l1.weight[:,:-z_dim], l1.bias).to(l1.weight.dtype).transpose(0, 1).unbind(0); W = l1.weight[:,-z_dim:].t()
     return lambda t,z: l2(F.silu(torch.addmm(pre[t], z, W)))
 
 @patch
@@ -546,7 +549,8 @@ class GatedTransition(nn.Module):
     "p(z_t | z_t-1, u_t): a linear step and a learned one, mixed by a gate (Krishnan et al. 2017)"
     def __init__(self, z_dim, h_dim, u_dim=0):
         super().__init__()
-        self.gate,self.propose,self.linear,self.spread = MLP(z_dim+u_dim, h_dim, z_dim),MLP(z_dim+u_dim, h_dim, z_dim),nn.Linear(z_dim, z_dim),nn.Linear(z_dim, z_dim)
+        self.gate,self.propose = (MLP(z_dim+u_dim, h_dim, z_dim, last=FullLinear) for _ in range(2))
+        self.linear,self.spread = FullLinear(z_dim, z_dim),FullLinear(z_dim, z_dim)
         nn.init.eye_(self.linear.weight); nn.init.zeros_(self.linear.bias)          # to begin with: stay where you are
     def forward(self, z, u=None):
         g,new = torch.sigmoid(self.gate(_cat(z, u))),self.propose(_cat(z, u))
@@ -556,7 +560,7 @@ class Combiner(nn.Module):
     "q(z_t | z_t-1, a_t): what came before and what lies ahead, averaged (Krishnan et al. 2017)"
     def __init__(self, z_dim, h_dim):
         super().__init__()
-        self.before,self.join = nn.Linear(z_dim, h_dim),nn.Linear(h_dim, 2*z_dim)
+        self.before,self.join = nn.Linear(z_dim, h_dim),FullLinear(h_dim, 2*z_dim)
     def params(self, z, ahead):
         mu,raw = self.join(0.5*(torch.tanh(self.before(z))+ahead)).chunk(2, -1)
         return mu,bound_logvar(raw, -10., 4.)

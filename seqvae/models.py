@@ -13,7 +13,7 @@ import warnings, numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from fastcore.basics import patch
-from .core import FullNormal, SequenceModel, SeqOutput, bound_logvar, check_count, diag_normal, fork_seed, log_prob, make_emission, where_normal
+from .core import FullLinear, FullNormal, SequenceModel, SeqOutput, apply_whole, bound_logvar, check_count, diag_normal, fork_seed, log_prob, make_emission, where_normal
 
 # %% ../nbs/02_models.ipynb #27e98891
 class MLP(nn.Sequential):
@@ -21,8 +21,11 @@ class MLP(nn.Sequential):
     def __init__(self,
                  *sizes:int,      # Widths from input to output
                  act_last=False,  # An activation behind the last layer too?
+                 last=nn.Linear,  # Kind of the last layer: `FullLinear` where a distribution begins
                 ):
-        layers = [o for a,b in zip(sizes[:-1],sizes[1:]) for o in (nn.Linear(check_count(a,'layer width'), check_count(b,'layer width')), nn.SiLU())]
+        kinds = [nn.Linear]*(len(sizes)-2)+[last]
+        sizes = [check_count(n, 'layer width') for n in sizes]
+        layers = [o for kind,a,b in zip(kinds, sizes, sizes[1:]) for o in (kind(a, b), nn.SiLU())]
         super().__init__(*(layers if act_last else layers[:-1]))
 
 # %% ../nbs/02_models.ipynb #0832dd59
@@ -36,7 +39,7 @@ class GaussianMLP(nn.Module):
                  lo=-10., hi=4., # Bounds of the log-variance
                 ):
         super().__init__()
-        self.net,self.lo,self.hi = MLP(n_in, *[h_dim]*n_layers, 2*n_out),lo,hi
+        self.net,self.lo,self.hi = MLP(n_in, *[h_dim]*n_layers, 2*n_out, last=FullLinear),lo,hi
     def params(self, features):
         "Mean and log-variance, (..., n_out) each"
         mu,raw = self.net(features).chunk(2, -1)
@@ -56,7 +59,7 @@ class FullGaussianMLP(nn.Module):
                 ):
         super().__init__()
         if root not in ('cholesky','symmetric'): raise ValueError(f"root is 'cholesky' or 'symmetric', got {root!r}")
-        self.net = MLP(n_in, *[h_dim]*n_layers, 2*n_out+n_out*(n_out-1)//2)
+        self.net = MLP(n_in, *[h_dim]*n_layers, 2*n_out+n_out*(n_out-1)//2, last=FullLinear)
         self.n_out,self.root,self.lo,self.hi = n_out,root,lo,hi
         for p in self.net[-1].parameters(): nn.init.zeros_(p.data[2*n_out:])             # W = I to begin with
     def forward(self, features):
@@ -434,7 +437,7 @@ def _layers(self:VAEConv1d, nf, encoder, decoder, nc_out, avg_size, kernel_size,
 @patch
 def _encode(self:VAEConv1d, x):
     "Mean and raw log-variance of q(z|x), (B, 2Z), from standardised x (B, C, o_dim)"
-    return self.encoder(x)
+    return apply_whole(self.encoder[-1], self.encoder[:-1](x))
 
 @patch
 def _decode(self:VAEConv1d, z):

@@ -13,7 +13,7 @@ import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily
 from fastcore.basics import patch
-from .core import (Forecast, SeqOutput, SequenceModel, as_series, check_count, combine, expand_mask, fork_seed, kl_latents,
+from .core import (Forecast, SeqOutput, SequenceModel, as_series, check_count, combine, expand_mask, fork_seed, full_precision, kl_latents,
     log_prob, make_emission, mixture_of, observed_span, systematic, where_normal)
 from .models import MLP, GaussianMLP, SequenceVAE
 
@@ -61,6 +61,7 @@ def _one_way(field, z0, gap, n_steps, solver, rtol, atol):
     return dense_output(gap, span, n_steps) @ torch.cat(rk4(field, z0, span, n_steps), 1)
 
 # %% ../nbs/06_ode.ipynb #e027c02a
+@full_precision
 def solve(field,          # A function of states, (B, Z) to (B, Z): dz/dt; time that matters goes into the state
           z0:Tensor,      # States at t0, (B, Z)
           t0:Tensor,      # (B,)
@@ -274,6 +275,7 @@ class ODERecurrence(nn.Module):
         self.cell,self.field = nn.GRUCell(n_in, h_dim),nn.Sequential(nn.Linear(h_dim, f_dim), nn.Tanh(), nn.Linear(f_dim, h_dim))
         nn.init.zeros_(self.field[-1].weight); nn.init.zeros_(self.field[-1].bias)       # at first nothing moves
 
+    @full_precision
     def evolve(self, h, gap):
         "h after time `gap`, (B,): midpoint steps, as many as the widest gap needs"
         widest = float(gap.max()) if len(gap) else 0.

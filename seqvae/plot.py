@@ -8,9 +8,9 @@ __all__ = ['plot_forecast', 'plot_training', 'plot_latents', 'plot_latent_params
 
 # %% ../nbs/07_plot.ipynb #440d298b
 import numpy as np, torch
-import matplotlib.colors, matplotlib.pyplot as plt
+import matplotlib.colors, matplotlib.mathtext, matplotlib.pyplot as plt
 from scipy.stats import rankdata
-from .core import Forecast, check_count, fork_seed
+from .core import Forecast, check_count, fork_seed, literal
 
 # %% ../nbs/07_plot.ipynb #23ea2335
 def _np(x): return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else None if x is None else np.asarray(x)
@@ -24,6 +24,15 @@ def _axes(n, axs, figsize, **kwargs):
 
 # %% ../nbs/07_plot.ipynb #38535ebf
 def _lighter(color, share): "A colour mixed with that share of white"; return tuple(1-(1-c)*(1-share) for c in matplotlib.colors.to_rgb(color))
+
+# %% ../nbs/07_plot.ipynb #27803385
+def _label(text):
+    "A label that may hold mathematics, or the text as it stands if it cannot be read"
+    try:
+        matplotlib.mathtext.MathTextParser("path").parse(str(text))
+    except ValueError:
+        return literal(text)
+    return str(text)
 
 # %% ../nbs/07_plot.ipynb #ffd5f955
 def plot_forecast(fc:Forecast,    # Of one or more series
@@ -56,7 +65,7 @@ def plot_forecast(fc:Forecast,    # Of one or more series
         ax.plot(tp[show], past[show,c], color='.35', lw=1, label='known')
         if truth is not None: ax.plot(tf, truth[series][:,c], 'k', lw=1.2, label='truth')
         if len(past): ax.axvline((tp[-1]+tf[0])/2, color='.6', lw=.8, ls=':')
-        ax.set(title=names[c], xlabel=xlabel)
+        ax.set(title=literal(names[c]), xlabel=xlabel)
     axs[0].set_ylabel(ylabel); axs[len(idx)-1].legend(fontsize=7, loc='center left', bbox_to_anchor=(1,.5), frameon=False)
     return axs
 
@@ -97,7 +106,7 @@ def plot_latents(z,            # Latent means, (B, T, Z)
     for i,path in enumerate(z[:max_n,:,list(dims)]):
         c = '.4' if color is None else cmap(norm(color[i]))
         ax.plot(*path.T, lw=.8, alpha=.8, color=c); ax.plot(*path[0], 'o', ms=3, color=c)
-    if color is not None: ax.figure.colorbar(plt.cm.ScalarMappable(norm, cmap), ax=ax, label=label)
+    if color is not None: ax.figure.colorbar(plt.cm.ScalarMappable(norm, cmap), ax=ax, label=_label(label))
     ax.set(xlabel=f'$z_{{{dims[0]+1}}}$', ylabel=f'$z_{{{dims[1]+1}}}$', title='latent paths (dot: first step)')
     return ax
 
@@ -109,7 +118,8 @@ def plot_latent_params(z,           # Latent means, (N, Z)
                       ):            # Array of Axes, (P, Z)
     "Scatter of each parameter over each latent, with Spearman's rank correlation. Raises ValueError for shapes that do not fit"
     z = _np(z)
-    names = list(names if names is not None else getattr(params, 'columns', [f'parameter {i+1}' for i in range(np.shape(params)[-1])]))
+    columns = getattr(params, 'columns', [f'parameter {i+1}' for i in range(np.shape(params)[-1])])
+    names = [literal(o) for o in columns] if names is None else [_label(o) for o in names]
     p = _np(params)
     if z.ndim!=2 or p.ndim!=2 or len(z)!=len(p) or len(names)!=p.shape[1]:
         raise ValueError(f"need latents (N, Z), parameters (N, P) and P names, got {z.shape}, {p.shape} and {len(names)} names")
@@ -135,7 +145,7 @@ def plot_corner(clouds,       # Points (N, D), or {label: points}
     clouds = {k:_np(v) for k,v in (clouds if isinstance(clouds, dict) else {'':clouds}).items()}; D = {v.shape[1:] for v in clouds.values()}
     if len(D)!=1 or len(D0 := next(iter(D)))!=1 or (names is not None and len(names)!=D0[0]):
         raise ValueError(f"need clouds (N, D) with one D, and D names, got {[v.shape for v in clouds.values()]}")
-    names = [f'$z_{{{i+1}}}$' for i in range(D0[0])] if names is None else list(names); both = np.concatenate(list(clouds.values()))
+    names = [f'$z_{{{i+1}}}$' for i in range(D0[0])] if names is None else [_label(o) for o in names]; both = np.concatenate(list(clouds.values()))
     lim = list(zip(*np.quantile(both, [.002,.998], axis=0))); styles = ['-','--','-.',':']
     top = np.zeros(D0[0])
     for i,(k,v) in enumerate(clouds.items()):

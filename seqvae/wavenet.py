@@ -15,7 +15,7 @@ from torch.distributions import MixtureSameFamily
 from torch.nn.utils.parametrizations import weight_norm as normalize_weight
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
-from .core import SeqOutput, Forecast, check_count, combine, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
+from .core import SeqOutput, Forecast, apply_whole, check_count, combine, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
 from .models import Conv1d, SequenceVAE, VAEConv1d, init_cnn
 
 # %% ../nbs/03_wavenet.ipynb #07aa1c99
@@ -196,7 +196,9 @@ def net(self:VAEWaveNet, x, c=None, g=None, pad=None, keep=None):
         skips = s if skips is None else last_steps(skips, s.shape[-1])+s
     if skips is None: skips = h.new_zeros(len(x), self.out_conv[1].in_channels, T)                     # depth 0: no past at all
     if self.depth is not None and not pad: skips = last_steps(skips, T-self.receptive_field)
-    return self.out_conv(skips*len(self.res_stack)**-.5).transpose(1,2)
+    *hidden,last = self.out_conv; h = skips*len(self.res_stack)**-.5
+    for layer in hidden: h = layer(h)
+    return apply_whole(last, h).transpose(1,2)              # the head's layer, outside autocast
 
 # %% ../nbs/03_wavenet.ipynb #4e759803
 @patch
