@@ -13,7 +13,7 @@ import numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from fastcore.basics import patch
 from .core import (Forecast, SeqOutput, SequenceModel, check_count, expand_mask, fork_seed, kl_latents, log_prob, make_emission,
-    observed_span, where_normal)
+    no_residual, observed_span, where_normal)
 from .models import MLP, GaussianMLP, SequenceVAE
 
 # %% ../nbs/06_ode.ipynb #3291cfba
@@ -310,8 +310,7 @@ class LatentODE(ContinuousModel, SequenceVAE):
                 ):
         super().__init__(x_dim, t_scale); self.z_dim,self.n_steps,self.solver,self.events = check_count(z_dim, 'z_dim'),check_count(n_steps, 'n_steps'),solver,events
         if encoder not in ('rnn','ode_rnn'): raise ValueError(f"encoder is 'rnn' or 'ode_rnn', got {encoder!r}")
-        kw = dict(residual=False) if emission.lower() in ('normal','mse','student_t','mixture','censored','logistic') else {}
-        self.emission = make_emission(emission, h_dim, x_dim, **{**kw, **(emission_kwargs or {})})
+        self.emission = make_emission(emission, h_dim, x_dim, **no_residual(emission, emission_kwargs, 'a LatentODE'))
         n_in = self.emission.feed_dim+x_dim
         self.encoder = nn.GRU(n_in+1, h_dim, batch_first=True) if encoder=='rnn' else ODERecurrence(n_in, h_dim, h_dim)
         self.to_q,self.field,self.decoder = GaussianMLP(h_dim, h_dim, z_dim),Field(z_dim, *[h_dim]*check_count(n_layers, 'n_layers'), z_dim),MLP(z_dim, h_dim, h_dim, act_last=True)
@@ -415,7 +414,7 @@ def _continue(self:LatentODE, x, horizon, n, u, mask, ends, feedback):
     first = 0 if mask is None else mask.any(-1).float().argmax(1); rows = torch.arange(len(x), device=x.device)
     when = u.gather(1, (ends[:,None]+torch.arange(horizon, device=x.device))[...,None])-u[rows,first][:,None]
     s = self.given(z, None, when.repeat_interleave(n, 0)).sample().to(self.x_loc.dtype)
-    return self.emission.restore(s, self.x_loc, self.x_scale).unflatten(0, (len(x),n)).transpose(0, 1)
+    return self.restore(s).unflatten(0, (len(x),n)).transpose(0, 1)
 
 def _sample_times(n, length, t):
     "Times of n series, (n, T)"
@@ -437,7 +436,8 @@ def sample(self:LatentODE, n:int, length:int=None,
     with fork_seed(seed):
         z = self.draw(self.prior_z(n)) if z is None else torch.as_tensor(z)
         if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")
-        return self.decode(z, t-t[:,:1]).sample().to(self.x_loc.dtype)
+        x = self.decode(z, t-t[:,:1]).sample()
+        return x.to(torch.promote_types(x.dtype, self.x_loc.dtype))
 
 # %% ../nbs/06_ode.ipynb #715c6193
 @patch
@@ -529,7 +529,7 @@ def _continue(self:ODERNN, x, horizon, n, u, mask, ends, feedback):
     state = self.unroll(x, u[:,:T], mask).state; u = u-u[rows,first][:,None]
     rep = lambda v: v.repeat_interleave(n, 0); idx = (ends[:,None]+torch.arange(horizon, device=x.device))[...,None]
     s = self.rollout({k:rep(v[rows,ends]) for k,v in state.items()}, horizon, rep(u.gather(1, idx)), feedback).x
-    return self.emission.restore(s, self.x_loc, self.x_scale).unflatten(0, (B,n)).transpose(0, 1)
+    return self.restore(s).unflatten(0, (B,n)).transpose(0, 1)
 
 # %% ../nbs/06_ode.ipynb #4ccebe96
 @patch
