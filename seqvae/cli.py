@@ -41,7 +41,7 @@ def hold_out(series, valid, horizon, seed):
     if len(series)>1: train,held = split_units(series, valid, seed=seed)
     else:
         x,u,n = series[0],series.known(0),round(len(series[0])*(1-valid))
-        part = lambda a,b: SeriesSet([x[a:b]], series.units, series.names, None if u is None else [u[a:b]])
+        part = lambda a,b: SeriesSet([x[a:b]], series.units, series.names, None if u is None else [u[a:b]], u_names=series.u_names)
         if not 1<n<len(x): raise ValueError(f"a single series of {len(x)} steps cannot be cut into training and held-out part")
         train,held = part(0, n),part(n, None)                  # nothing of the held-out part is trained on, nor the other way round
     held_cuts(held, horizon); return train,held
@@ -67,7 +67,7 @@ def fit_series(series:SeriesSet, # Units to learn from
     "Train a model on `series`. Raises ValueError for a model that does not exist, bad counts, or units too short for the horizon"
     if model!='dvae': raise ValueError(f"unknown model {model!r}: choose from dvae")
     for n,v in (('horizon',horizon),('steps',steps)): check_count(v, n)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed); series.check()
     train,held = hold_out(series, valid, horizon, seed)
     window = window or int(min(train.lengths.max(), max(3*horizon, np.median(train.lengths))))
     per = max(1, min(50, steps))
