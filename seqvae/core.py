@@ -255,7 +255,8 @@ class MixtureEmission(Emission):
         return MixtureSameFamily(Categorical(logits=logits, validate_args=False), comps, validate_args=False)
     def to_units(self, px, loc, scale):
         d = px.component_distribution.base_dist
-        return self.make(px.mixture_distribution.logits, d.loc*scale+loc, d.scale*scale)
+        loc = d.loc*scale+loc
+        return self.make(px.mixture_distribution.logits.to(loc.dtype), loc, d.scale*scale)   # weights that sum to 1 but for rounding would move a mean far from zero
 
 # %% ../nbs/00_core.ipynb #c8f94b71
 class BernoulliEmission(Emission):
@@ -371,7 +372,8 @@ class CensoredEmission(_KeepsExact, Emission):
         return d if logits is None else MixtureSameFamily(Categorical(logits=logits, validate_args=False), d, validate_args=False)
     def to_units(self, px, loc, scale):
         mix = isinstance(px, MixtureSameFamily); d = (px.component_distribution if mix else px).base_dist
-        return self.make(px.mixture_distribution.logits if mix else None, d.loc*scale+loc, d.scale*scale, self.limit)
+        loc = d.loc*scale+loc
+        return self.make(px.mixture_distribution.logits.to(loc.dtype) if mix else None, loc, d.scale*scale, self.limit)
 
 # %% ../nbs/00_core.ipynb #744f745b
 class LevelDistribution(Distribution):
@@ -601,6 +603,8 @@ def nll(self:SeqOutput, x, mask=None):
     x,mask = x.reshape(shape)[:,self.start:].to(tensors_of(self.px)[0].device), None if mask is None else mask[:,self.start:]
     lp = log_prob(self.px, x, mask)
     lp = lp.mean(0) if lp.ndim==3 else lp
+    networks = {v.dtype for v in (self.state or {}).values()}
+    if networks and torch.float64 not in networks: lp = lp.to(torch.float32)    # emissions of data far from zero are in double precision; losses need not be
     return -lp if self.arrivals is None else -lp-self.arrivals
 
 @patch
@@ -725,7 +729,9 @@ def as_mask(mask,      # None, or True = observed, (B, T) or (B, T, C) (or witho
     if bad.any():
         kind = 'NaN' if torch.isnan(x[bad]).all() else 'non-finite values'
         n,unit,steps = _places(bad)
-        raise ValueError(f"{name} has {n} {kind} in unit {unit} at steps {steps}: pass mask=~torch.isnan(x) or fill them")
+        cure = "pass mask=~torch.isnan(x) or fill them"
+        if name=='u': cure = "fill them, a known input cannot be missing"; steps += f", columns {', '.join(map(str, bad[unit].any(0).nonzero().flatten().tolist()))}"
+        raise ValueError(f"{name} has {n} {kind} in unit {unit} at steps {steps}: {cure}")
     return None if mask is None or mask.all() else mask
 
 # %% ../nbs/00_core.ipynb #07eb6ceb

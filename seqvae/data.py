@@ -148,7 +148,7 @@ def float_type(dtype):
     "float32 for what it holds exactly, else (doubles, whole numbers of 32 bits and more) float64"
     return np.float32 if np.can_cast(dtype, np.float32) else np.float64
 
-def _row_blocks(series, a, numbers=2**20):
+def _row_blocks(series, a, numbers=2**18):
     "The rows of a flat array that belong to these units, in blocks of some `numbers`: no more of a memory-mapped file is read at a time"
     starts,ends = series.starts,series.starts+series.lengths
     new = np.flatnonzero(starts[1:]!=ends[:-1])+1                       # units that lie next to each other are read in one go
@@ -159,6 +159,7 @@ def _row_blocks(series, a, numbers=2**20):
             if n==most: yield parts[0] if len(parts)==1 else np.concatenate(parts); parts,n = [],0
     if parts: yield np.concatenate(parts)
 
+# %% ../nbs/01_data.ipynb #4ca3da32
 @patch
 def check(self:SeriesSet):
     "Raises ValueError, naming unit, column and step, for an infinite value, and for a known input that is missing; returns the set"
@@ -1190,6 +1191,7 @@ def batch(self:WindowDataset, idx):
     t = None if s.t is None else torch.from_numpy(s.t[start[:,None]+np.minimum(np.arange(x.shape[1]), length[:,None]-1)])   # the last time repeated on padding
     return x,self._known(unit, start, length),t,mask,x,mask
 
+# %% ../nbs/01_data.ipynb #22bdc8d8
 @patch
 def _known(self:WindowDataset, unit, start, length):
     "Windows of the known inputs, zero on padding"

@@ -388,10 +388,15 @@ def decode(self:VAEConv1d,
            steps=None, # T; None: all `o_dim`
           ):           # p(x_t|z), batch shape (B, T), in the user's units
     "The emission of these latents. Raises ValueError for another number of latents"
+    return self.to_units(self._decode(z, steps))
+
+@patch
+def _decode(self:VAEConv1d, z, steps):
+    "`decode` in standard units"
     z = torch.as_tensor(z).to(self.x_loc)
     if z.ndim!=2 or z.shape[-1]!=self.z_dim:
         raise ValueError(f"latents must have shape (batch, {self.z_dim}), one for each sequence, got {tuple(z.shape)}")
-    return self.to_units(self.emission(self.features(z, steps)))
+    return self.emission(self.features(z, steps))
 
 # %% ../nbs/02_models.ipynb #c2f32f0b
 @patch
@@ -493,5 +498,4 @@ def sample(self:VAEConv1d,
     with fork_seed(seed):
         z = self.draw(self.prior_z(check_count(n, 'n'))) if z is None else torch.as_tensor(z)
         if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")
-        x = self.decode(z, length).sample()
-        return x.to(torch.promote_types(x.dtype, self.x_loc.dtype))
+        return self.restore(self._decode(z, length).sample().to(self.x_loc.dtype))

@@ -380,10 +380,15 @@ def decode(self:LatentODE,
            t, # Times since then, in the user's unit, (B, T), or (T,) for all rows alike; of either sign
           ):  # p(x(t)|z), batch shape (B, T), in the user's units
     "The emission along the path through z. Raises ValueError for shapes that do not fit"
+    return self.to_units(self._decode(z, t))
+
+@patch
+def _decode(self:LatentODE, z, t):
+    "`decode` in standard units"
     z = torch.as_tensor(z).to(self.x_loc); t = torch.as_tensor(t, dtype=torch.float64, device=self.device)
     if z.ndim!=2 or z.shape[1]!=self.z_dim: raise ValueError(f"latents must have shape (batch, {self.z_dim}), got {tuple(z.shape)}")
     t = as_times(t, (len(z),t.shape[-1]), ordered=False, device=self.device)
-    return self.to_units(self.given(z, None, (t/self.t_scale).to(z)[...,None]))
+    return self.given(z, None, (t/self.t_scale).to(z)[...,None])
 
 # %% ../nbs/06_ode.ipynb #afbcd98f
 @patch
@@ -436,8 +441,7 @@ def sample(self:LatentODE, n:int, length:int=None,
     with fork_seed(seed):
         z = self.draw(self.prior_z(n)) if z is None else torch.as_tensor(z)
         if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")
-        x = self.decode(z, t-t[:,:1]).sample()
-        return x.to(torch.promote_types(x.dtype, self.x_loc.dtype))
+        return self.restore(self._decode(z, t-t[:,:1]).sample().to(self.x_loc.dtype))
 
 # %% ../nbs/06_ode.ipynb #715c6193
 @patch

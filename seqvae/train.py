@@ -213,6 +213,7 @@ def simulation_loss(model,     # A SequenceModel with known inputs
     mask = None if mask is None else expand_mask(mask, x.shape)
     px = model.to_units(model.simulate_once(model.prepare_u(u, *x.shape[:2]), n_paths, feedback, out).px)
     lp = torch.logsumexp(log_prob(px, rep(x), rep(mask)).unflatten(0, (-1,n_paths)), 1)-math.log(n_paths)
+    lp = lp.to(torch.promote_types(model.x_loc.dtype, torch.float32))       # fastai wants all losses of a run in one precision
     if mask is None: return -lp.mean()
     seen = mask.any(-1); return -torch.where(seen, lp, 0.).sum()/seen.sum().clamp(min=1)
 

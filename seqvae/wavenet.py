@@ -129,8 +129,7 @@ class VAEWaveNet(VAEConv1d):
         for n,v in dict(layer_size=layer_size, stack_size=stack_size, res_kernel_size=res_kernel_size, skip_channels=skip_channels).items(): check_count(v, n)
         if not c_channels: self.encoder = self.decoder = None; self.z_dim = 0
         self.use_pad,self.position,self.gain,self.depth = use_pad,position,gain and c_channels>0 and name in ('normal','mixture'),None
-        self.u_dim,self.u_loc,self.u_scale = check_count(g_channels, 'g_channels', 0),torch.zeros(g_channels),torch.ones(g_channels)
-        self.u_rest = torch.zeros(g_channels, dtype=torch.float64)
+        self.u_dim,self.u_loc,self.u_scale,self.u_rest = check_count(g_channels, 'g_channels', 0),torch.zeros(g_channels),torch.ones(g_channels),torch.zeros(g_channels, dtype=torch.float64)
         self.register_buffer('longest', torch.zeros((), dtype=torch.long)); self.init_conv = Conv1d(self.emission.feed_dim*(1+position), res_channels, 1)
         self.causal = DilatedCausalConv1d('A', res_channels, res_channels, 2, use_pad=use_pad)
         block = lambda i: ResidualBlock(res_channels, skip_channels, res_kernel_size, 2**i, c_channels, g_channels, use_pad=use_pad, gate=gate)
