@@ -92,4 +92,4 @@ def forecast_all(baseline,    # One of the functions above
                  horizon:int, # The last steps of each, to forecast from what is before
                  **kwargs):
     "Ensemble-shaped point forecasts (1, B, H, C), for `seqvae.train.score`"
-    return torch.from_numpy(np.stack([baseline(np.asarray(o)[:-horizon], horizon, **kwargs) for o in series])[None].astype(np.float32))
+    return torch.from_numpy(np.stack([baseline(np.asarray(o)[:-horizon], horizon, **kwargs) for o in series])[None])

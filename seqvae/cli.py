@@ -148,7 +148,7 @@ def fit_series(series:SeriesSet, # Units to learn from
     "Train a model on `series`. Raises ValueError for a model that does not exist, bad counts, or units too short for the horizon"
     if model!='dvae': raise ValueError(f"unknown model {model!r}: choose from dvae")
     for n,v in (('horizon',horizon),('steps',steps)): check_count(v, n)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed); series.check()
     train,held = hold_out(series, valid, horizon, seed)
     window = window or int(min(train.lengths.max(), max(3*horizon, np.median(train.lengths))))
     per = max(1, min(50, steps))

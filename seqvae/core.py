@@ -7,15 +7,16 @@ __all__ = ['EMISSIONS', 'MODELS', 'kl_normal', 'full_precision', 'apply_whole', 
            'reparameterize_full', 'kl_full', 'symmetric_root', 'bound_logvar', 'diag_normal', 'FullNormal',
            'kl_latents', 'check_count', 'Emission', 'NormalEmission', 'MSEEmission', 'StudentTEmission',
            'unit_triangle', 'MixtureEmission', 'BernoulliEmission', 'CategoricalEmission', 'ExponentialEmission',
-           'CensoredNormal', 'CensoredEmission', 'LevelDistribution', 'LogisticMixture', 'MuLaw', 'LogisticEmission',
-           'MuLawEmission', 'make_emission', 'root_of_seen', 'component_log_prob', 'log_prob', 'sample_missing',
-           'SeqOutput', 'observed_span', 'expand_mask', 'tensors_of', 'Forecast', 'literal', 'as_series', 'as_mask',
-           'SequenceModel', 'where_normal', 'widen_mask', 'combine', 'stack_steps', 'has_holes', 'needs_steps',
-           'systematic', 'Particles', 'mixture_of', 'state_at', 'repeat_state', 'fork_seed', 'write_whole',
-           'read_model_file', 'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
+           'CensoredNormal', 'CensoredEmission', 'LevelDistribution', 'mean_of_levels', 'LogisticMixture', 'MuLaw',
+           'LogisticEmission', 'MuLawEmission', 'make_emission', 'no_residual', 'root_of_seen', 'component_log_prob',
+           'is_double', 'log_prob', 'sample_missing', 'SeqOutput', 'observed_span', 'expand_mask', 'tensors_of',
+           'Forecast', 'literal', 'as_series', 'as_mask', 'full_name', 'register', 'find_model', 'SequenceModel',
+           'where_normal', 'widen_mask', 'combine', 'stack_steps', 'has_holes', 'needs_steps', 'systematic',
+           'Particles', 'mixture_of', 'state_at', 'repeat_state', 'fork_seed', 'write_whole', 'read_model_file',
+           'load_model', 'Diagram', 'trace', 'diagram', 'mermaid_for_quarto']
 
 # %% ../nbs/00_core.ipynb #6e8043eb
-import functools, inspect, json, math, os, tempfile, warnings
+import functools, inspect, json, math, os, secrets, threading, warnings
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
@@ -173,7 +174,9 @@ def kl_latents(q:Distribution, # Posterior, batch shape (B, T) or (B,)
               )->Tensor:       # KL in nats of each latent, (B, T, Z); they sum to KL(q||p)
     "KL(q||p), split by latent. With a full covariance by the chain rule: what z_i costs beyond those before it"
     if isinstance(q, Independent) and isinstance(p, Independent): return kl_divergence(q.base_dist, p.base_dist)
-    d,L = q.loc-p.mean,q.scale_tril                          # measured in units of p
+    d = q.mean-p.mean
+    L = torch.diag_embed(q.stddev) if isinstance(q, Independent) else q.scale_tril
+    # both measured in units of p
     if isinstance(p, Independent): d,L = d/p.stddev,L/p.stddev[...,None]
     else: d,L = torch.linalg.solve_triangular(p.scale_tril, d[...,None], upper=False)[...,0],torch.linalg.solve_triangular(p.scale_tril, L, upper=False)
     return 0.5*(L.square().sum(-1)+d.square()-1) - L.diagonal(dim1=-2, dim2=-1).log()
@@ -184,11 +187,26 @@ def check_count(n, name, lo=1):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<lo: raise ValueError(f"{name} must be a whole number of at least {lo}, got {n!r}")
     return int(n)
 
+# %% ../nbs/00_core.ipynb #aa681c00
+class _KeepsExact:
+    "For modules: the buffers named in `exact` stay in double precision, whatever else the module is cast to"
+    exact = ()
+    def _apply(self, fn, *args, **kwargs):
+        kept = {n:self._buffers.pop(n) for n in self.exact}
+        try: super()._apply(fn, *args, **kwargs)
+        finally: self._buffers.update(kept)
+        for name,value in kept.items():
+            device = fn(value.new_zeros(0, dtype=torch.float32)).device
+            precision = torch.float32 if device.type=='mps' else torch.float64   # the GPUs of Apple have no double
+            self._buffers[name] = value.to(device, precision)
+        return self
+
 # %% ../nbs/00_core.ipynb #692c9d5a
 class Emission(nn.Module):
     "p(x_t | features): a head that returns a Distribution with event shape (C,), in standardised units"
     continuous = True  # Observations are real numbers that may be standardised
     positive = False   # They have a scale, but no location
+    has_residual = False # Can the head predict relative to the previous value?
     def __init__(self,
                  n_in:int,     # Number of features
                  x_dim:int,    # Number of channels C
@@ -221,6 +239,7 @@ class Emission(nn.Module):
 # %% ../nbs/00_core.ipynb #4630b822
 class NormalEmission(Emission):
     "Gaussian with a learned, bounded variance per channel"
+    has_residual = True
     def __init__(self, n_in, x_dim, residual=True,
                  relative=False, # The network gives the mean in units of the standard deviation it predicts: for series of very different scales
                  same_noise=False, # One learned variance a channel for all steps, as of an instrument, instead of one that the features predict?
@@ -252,6 +271,7 @@ class MSEEmission(NormalEmission):
 # %% ../nbs/00_core.ipynb #57f38797
 class StudentTEmission(Emission):
     "Student's t per channel: heavy tails for data with outliers. Degrees of freedom in (2, 102), so the variance exists"
+    has_residual = True
     def __init__(self, n_in, x_dim, residual=True): super().__init__(n_in, x_dim, 3*x_dim, residual)
     def forward(self, features, prev=None):
         mu,logvar,df,last = self.split(features, prev, [self.x_dim]*3)
@@ -274,6 +294,7 @@ def unit_triangle(below:Tensor, # Entries below the diagonal, row by row, (..., 
 # %% ../nbs/00_core.ipynb #c2d2dc0c
 class MixtureEmission(Emission):
     "Mixture of K Gaussians over the C channels together: several possible futures"
+    has_residual = True
     def __init__(self, n_in, x_dim, residual=True,
                  n_components=5, # Number of Gaussians K
                  relative=False, # Means in units of each Gaussian's standard deviation, as in `NormalEmission`
@@ -302,8 +323,11 @@ class MixtureEmission(Emission):
         return MixtureSameFamily(Categorical(logits=logits, validate_args=False), comps, validate_args=False)
     def to_units(self, px, loc, scale):
         d,logits = px.component_distribution,px.mixture_distribution.logits
-        if isinstance(d, Independent): return self.make(logits, d.base_dist.loc*scale+loc, d.base_dist.scale*scale)
-        return self.make(logits, d.loc*scale+loc, d.scale_tril*torch.as_tensor(scale)[...,None])
+        inner = d.base_dist if isinstance(d, Independent) else d
+        loc = inner.loc*scale+loc
+        logits = logits.to(loc.dtype)   # weights that sum to 1 but for rounding would move a mean far from zero
+        if isinstance(d, Independent): return self.make(logits, loc, inner.scale*scale)
+        return self.make(logits, loc, inner.scale_tril*torch.as_tensor(scale)[...,None])
 
 # %% ../nbs/00_core.ipynb #c8f94b71
 class BernoulliEmission(Emission):
@@ -372,7 +396,13 @@ class CensoredNormal(Distribution):
         super().__init__(loc.shape, validate_args=validate_args)
     @property
     def edge(self): "The limit in standard deviations from `loc`"; return (self.upper-self.loc)/self.scale
-    def log_prob(self, x): return torch.where(x>=self.upper, torch.special.log_ndtr(-self.edge.double()).to(self.loc.dtype), -.5*((x-self.loc)/self.scale).square()-self.scale.log()-.5*math.log(2*math.pi))
+    def log_prob(self, x):
+        "Values that differ from the limit by rounding alone are at it"
+        rounding = 4*max(torch.finfo(o.dtype).eps for o in (x, self.loc) if o.is_floating_point())
+        at_limit = x>=self.upper-rounding*self.upper.abs()
+        log_mass = torch.special.log_ndtr(-self.edge.double()).to(self.loc.dtype)
+        log_density = -.5*((x-self.loc)/self.scale).square()-self.scale.log()-.5*math.log(2*math.pi)
+        return torch.where(at_limit, log_mass, log_density)
     def rsample(self, sample_shape=torch.Size()): return torch.minimum(self.loc+self.scale*torch.randn(*sample_shape, *self.loc.shape, dtype=self.loc.dtype, device=self.loc.device), self.upper)
     def _moments(self): "Probability below the limit, density there in units of scale"; a = self.edge; return torch.special.ndtr(a),torch.exp(-.5*a*a)/math.sqrt(2*math.pi)
     @property
@@ -384,22 +414,32 @@ class CensoredNormal(Distribution):
     def expand(self, batch_shape, _instance=None): return CensoredNormal(*(o.expand(batch_shape) for o in (self.loc, self.scale, self.upper)))
 
 # %% ../nbs/00_core.ipynb #62725363
-class CensoredEmission(Emission):
+class CensoredEmission(_KeepsExact, Emission):
     "Values known up to a limit: a `CensoredNormal` per channel, or with K > 1 a mixture of K over the channels together"
+    has_residual,exact = True,('limit',)
     def __init__(self, n_in, x_dim, residual=True,
                  upper=1.,       # The limit, in the user's units: a number, or one a channel
                  n_components=1, # Components K
                 ):
         K = self.n_components = check_count(n_components, 'n_components')
         super().__init__(n_in, x_dim, K*2*x_dim+(K if K>1 else 0), residual)
-        try: upper = torch.as_tensor(upper, dtype=torch.get_default_dtype()).expand(x_dim)
+        try: upper = torch.as_tensor(upper, dtype=torch.float64).expand(x_dim)
         except (TypeError, RuntimeError): raise ValueError(f"the limit of a censored emission is a number, or one for each of {x_dim} channels, got {upper!r}") from None
         if not upper.isfinite().all(): raise ValueError(f"the limit of a censored emission is finite, got {upper.tolist()}")
-        self.register_buffer('upper', upper.clone()); self.register_buffer('edge', upper.clone())  # in the user's units, and standardised
-    def rescale(self, loc, scale): self.edge.copy_((self.upper-loc)/scale)
-    def restore(self, x, loc, scale): return torch.where(x>=self.edge, self.upper, x*scale+loc)   # the limit itself, without rounding
+        self.register_buffer('limit', upper.clone(), persistent=False) # in the user's units; the same in the precision of the networks; standardised
+        for name in ('upper','edge'): self.register_buffer(name, upper.to(torch.get_default_dtype()))
+    def rescale(self, loc, scale):
+        "The limit, standardised: lower by what rounding may do to a value that is at it"
+        rounding = 4*torch.finfo(self.edge.dtype).eps*self.limit.abs()
+        self.edge.copy_((self.limit-loc)/scale-(rounding/scale).clamp(max=1e-4))
+    def restore(self, x, loc, scale):
+        "Draws back in the user's units, the limit itself without rounding"
+        restored = x*scale+loc
+        return torch.where(x>=self.edge, self.limit.to(restored.dtype), restored)
     def check(self, x):
-        if (x>self.upper*(1+1e-5*self.upper.sign())).any(): raise ValueError(f"a censored emission with limit {self.upper.tolist()} got values up to {x.nan_to_num(-math.inf).max():g}: cut them off at the limit")
+        rounding = 80*torch.finfo(x.dtype).eps
+        above = (x>self.limit+rounding*self.limit.abs()) & (x!=self.upper)
+        if above.any(): raise ValueError(f"a censored emission with limit {self.limit.tolist()} got values up to {x.nan_to_num(-math.inf).max():g}: cut them off at the limit")
     def forward(self, features, prev=None):
         K,C = self.n_components,self.x_dim
         if K==1: mu,raw,last = self.split(features, prev, [C]*2); return self.make(None, mu+last, (.5*bound_logvar(raw)).exp(), self.edge)
@@ -410,21 +450,42 @@ class CensoredEmission(Emission):
         return d if logits is None else MixtureSameFamily(Categorical(logits=logits, validate_args=False), d, validate_args=False)
     def to_units(self, px, loc, scale):
         mix = isinstance(px, MixtureSameFamily); d = (px.component_distribution if mix else px).base_dist
-        return self.make(px.mixture_distribution.logits if mix else None, d.loc*scale+loc, d.scale*scale, self.upper)
+        loc = d.loc*scale+loc
+        return self.make(px.mixture_distribution.logits.to(loc.dtype) if mix else None, loc, d.scale*scale, self.limit)
 
 # %% ../nbs/00_core.ipynb #744f745b
 class LevelDistribution(Distribution):
-    "Levels of width `widths()` in standard units, placed by loc and scale: what the logistic mixture and the mu-law share. `params` are tensors with batch shape first"
+    "Levels in standard units, placed by loc and scale: what the logistic mixture and the mu-law share. `params` are tensors with batch shape first. The outermost levels go on for ever, with a density that falls (`log_tail`)"
     arg_constraints,has_rsample = {},False
     def __init__(self, params, n_levels, limit, loc=0., scale=1.):
         store_attr('params,n_levels,limit,loc,scale'); self.logits = params[0]
         super().__init__(self.logits.shape[:-1], validate_args=False)
     def like(self, params=None, loc=None, scale=None): "The same kind with other parameters or units"; return type(self)(params or self.params, self.n_levels, self.limit, self.loc if loc is None else loc, self.scale if scale is None else scale)
-    def standard(self, x): return ((x-self.loc)/self.scale).clamp(-self.limit, self.limit)
+    def unlimited(self, x): "x in standard units"; return ((x-self.loc)/self.scale).to(self.logits.dtype)
+    def standard(self, x): "x in standard units, what lies beyond the limit at it"; return self.unlimited(x).clamp(-self.limit, self.limit)
     def log_prob(self, x):
-        mass,width = self.log_mass(self.standard(x))
-        return mass - (width*self.scale).log()
+        v = self.unlimited(x)
+        mass,width = self.log_mass(v.clamp(-self.limit, self.limit))
+        beyond = (v.abs()-self.limit).clamp(min=0)
+        log_density = torch.where(beyond>0, self.log_tail(v.sign(), beyond), mass-width.log())
+        return log_density - torch.as_tensor(self.scale, dtype=log_density.dtype, device=log_density.device).log()
     def sample(self, sample_shape=torch.Size()): return self.loc+self.scale*self.draw_levels(sample_shape)
+
+# %% ../nbs/00_core.ipynb #f0325046
+def mean_of_levels(mu:Tensor,    # Means of logistics, (...)
+                   s:Tensor,     # Their scales, (...)
+                   limit:float,  # Where the levels end
+                   n_levels:int, # Levels L, equally far apart from -limit to limit
+                  )->Tensor:     # (...)
+    "Mean of a logistic on levels: the lowest level, and a step for each edge between levels with the probability to be above it. A wide logistic's sum over edges is an integral; of a narrow one's only the nearest edges are not 0 or 1"
+    step = 2*limit/(n_levels-1); place,r = (mu+limit)/step,s/step; last = n_levels-1
+    wide = r*(F.softplus(place/r)-F.softplus((place-last)/r))
+    nearest = place.detach().clamp(0, last).round()
+    narrow = (nearest-6).clamp(min=0)
+    for k in range(-6, 6):
+        edge = nearest+k+.5
+        narrow = narrow+torch.where((edge>0) & (edge<last), torch.sigmoid((place-edge)/r), 0.)
+    return step*torch.where(r<.5, narrow, wide)-limit
 
 # %% ../nbs/00_core.ipynb #dedd16cd
 class LogisticMixture(LevelDistribution):
@@ -434,13 +495,23 @@ class LogisticMixture(LevelDistribution):
     @property
     def centres(self): return torch.linspace(-self.limit, self.limit, self.n_levels, device=self.logits.device)
     @property
-    def mean(self): logits,mu,_ = self.params; return self.loc+self.scale*(logits.softmax(-1)*mu).sum(-1)
-    def log_mass(self, v):
-        logits,mu,log_s = self.params; w = self.width; c = ((v+self.limit)/w).round()*w-self.limit; d = w/log_s.exp()
+    def mean(self):
+        "Of what is drawn: cut off at the limits, on levels"
+        logits,mu,log_s = self.params
+        means = mean_of_levels(mu, log_s.exp(), self.limit, self.n_levels)
+        return self.loc+self.scale*(logits.softmax(-1)*means).sum(-1)
+    def log_masses(self, v):
+        "log P(level of v) by component, (..., K)"
+        _,mu,log_s = self.params; w = self.width; c = ((v+self.limit)/w).round()*w-self.limit; d = w/log_s.exp()
         hi,lo = ((c[...,None]+o*w/2-mu)/log_s.exp() for o in (1,-1))
         inner = F.logsigmoid(hi)+F.logsigmoid(-lo)+(-torch.expm1(-d)).clamp(min=1e-30).log()       # log(sigmoid(hi)-sigmoid(lo)), stable
-        mass = torch.where((c<=-self.limit+w/2)[...,None], F.logsigmoid(hi), torch.where((c>=self.limit-w/2)[...,None], F.logsigmoid(-lo), inner))
-        return torch.logsumexp(mass+logits.log_softmax(-1), -1),torch.full_like(c, w)
+        return torch.where((c<=-self.limit+w/2)[...,None], F.logsigmoid(hi), torch.where((c>=self.limit-w/2)[...,None], F.logsigmoid(-lo), inner))
+    def log_mass(self, v): return torch.logsumexp(self.log_masses(v)+self.params[0].log_softmax(-1), -1),torch.full_like(v, self.width)
+    def log_tail(self, sign, beyond):
+        "Half of an outermost level lies beyond the limit: there each component has half of its mass, which falls by e with each of its scales, as a logistic's tail does"
+        logits,_,log_s = self.params
+        half = self.log_masses(sign*self.limit)-math.log(2)
+        return torch.logsumexp(logits.log_softmax(-1)+half-log_s-beyond[...,None]/log_s.exp(), -1)
     def draw_levels(self, shape):
         logits,mu,log_s = self.params; k = Categorical(logits=logits, validate_args=False).sample(shape)[...,None]
         m,s = (o.expand(*shape, *o.shape).gather(-1, k)[...,0] for o in (mu,log_s.exp())); r = torch.rand_like(m).clamp(1e-6, 1-1e-6)
@@ -457,14 +528,26 @@ class MuLaw(LevelDistribution):
     def centres(self): return self.value((2*torch.arange(self.n_levels, device=self.logits.device)+1.)/self.n_levels-1)
     @property
     def mean(self): return self.loc+self.scale*(self.logits.softmax(-1)*self.centres).sum(-1)
+    @property
+    def steepness(self): "Power of the tail: on the mu-law scale its mass falls by e with each level"; return self.n_levels/2/math.log(self.n_levels)
+    @property
+    def widths(self):
+        "What each level's mass is spread over, (L,); an outermost level has its tail too"
+        tail = self.limit*self.n_levels/(self.n_levels-1)/self.steepness
+        return self.edges.diff()+F.pad(self.edges.new_zeros(self.n_levels-2), (1,1), value=tail)
     def log_mass(self, v):
         k,lp = self.level(v),self.logits.log_softmax(-1); s = torch.broadcast_shapes(k.shape, lp.shape[:-1]); k = k.expand(s)
-        return lp.expand(*s, -1).gather(-1, k[...,None])[...,0],self.edges.diff()[k]
+        return lp.expand(*s, -1).gather(-1, k[...,None])[...,0],self.widths[k].to(lp.dtype)
+    def log_tail(self, sign, beyond):
+        "Beyond the limit the density goes on where the level's ends, and falls as the power -(1 + steepness) of 1 + mu|v|/limit"
+        mass,width = self.log_mass(sign*self.limit); mu = self.n_levels-1.
+        return mass-width.log()-(1+self.steepness)*torch.log1p(mu/self.n_levels*beyond/self.limit)
     def draw_levels(self, shape): return self.centres[Categorical(logits=self.logits, validate_args=False).sample(shape)]
 
 # %% ../nbs/00_core.ipynb #55c52d52
 class LogisticEmission(Emission):
     "Mixture of K discretised logistics per channel (`LogisticMixture`)"
+    has_residual = True
     def __init__(self, n_in, x_dim, residual=True,
                  n_components=5, # Logistics K
                  n_levels=256,   # Levels
@@ -511,6 +594,16 @@ def make_emission(name:str, # One of normal, mse, student_t, mixture, bernoulli,
     if unknown: raise ValueError(f"the {name} emission has no option {unknown[0]!r}" + (f": choose from {', '.join(options)}" if options else ""))
     return head(n_in, x_dim, **kwargs)
 
+def no_residual(emission:str,   # Name of a head
+                options:dict,   # Its options, or None
+                owner:str,      # How messages call the model
+               )->dict:         # Options without a residual mean, if the head could have one
+    "For emissions that may not read x_t-1, or have none. Raises ValueError if a residual mean was asked for"
+    options = dict(options or {})
+    if options.get('residual'): raise ValueError(f"the emission of {owner} may not read x_t-1 and has no residual mean")
+    if getattr(EMISSIONS.get(str(emission).lower()), 'has_residual', False): options['residual'] = False
+    return options
+
 # %% ../nbs/00_core.ipynb #34b0c3ca
 def root_of_seen(d:MultivariateNormal, # Batch shape (...), event shape (C,)
                  seen:Tensor,          # True = observed, (..., C)
@@ -537,11 +630,18 @@ def component_log_prob(px:MixtureSameFamily, # Batch shape (...), K components
     return -.5*white.square().sum(-1)-logdet-.5*math.log(2*math.pi)*m.sum(-1)
 
 # %% ../nbs/00_core.ipynb #2c62d043
+def is_double(d:Distribution):
+    "Has it a parameter in double precision?"
+    if isinstance(d, Independent): return is_double(d.base_dist)
+    if isinstance(d, MixtureSameFamily): return is_double(d.component_distribution)
+    return any(torch.is_tensor(v) and v.dtype==torch.float64 for v in vars(d).values())
+
 def log_prob(px:Distribution,  # Emission, batch shape (B, T), event shape (C,)
              x:Tensor,         # Observations, (B, T, C); missing ones may be anything, even NaN
              mask:Tensor=None, # True = observed, (B, T, C)
             )->Tensor:         # Log-likelihood of the observed channels, nats, (B, T)
-    "log p(x_t) over the observed channels"
+    "log p(x_t) over the observed channels, in the precision of `px`"
+    if x.dtype==torch.float64 and not is_double(px): x = x.to(torch.float32)
     if mask is None: return px.log_prob(x)
     x = torch.where(mask, x, torch.zeros_like(x))
     if isinstance(px, MixtureSameFamily):
@@ -599,7 +699,7 @@ def tensors_of(o):
     if isinstance(o, Tensor): return [o]
     if isinstance(o, Independent): return tensors_of(o.base_dist)
     if isinstance(o, MixtureSameFamily): return tensors_of([o.mixture_distribution, o.component_distribution])
-    if isinstance(o, LevelDistribution): return tensors_of(o.params)
+    if isinstance(o, LevelDistribution): return tensors_of([o.params, o.loc, o.scale])
     if isinstance(o, Distribution): return tensors_of([v for k,v in vars(o).items() if k in ('loc','scale','df','logits','probs','rate') or k=='_unbroadcasted_scale_tril'])
     if isinstance(o, dict): o = list(o.values())
     return [t for v in o for t in tensors_of(v)] if isinstance(o, (tuple,list)) else []
@@ -616,6 +716,8 @@ def nll(self:SeqOutput, x, mask=None):
     x,mask = x.reshape(shape)[:,self.start:].to(tensors_of(self.px)[0].device), None if mask is None else mask[:,self.start:]
     lp = log_prob(self.px, x, mask)
     lp = lp.mean(0) if lp.ndim==3 else lp
+    networks = {v.dtype for v in (self.state or {}).values()}
+    if networks and torch.float64 not in networks: lp = lp.to(torch.float32)    # emissions of data far from zero are in double precision; losses need not be
     return -lp if self.arrivals is None else -lp-self.arrivals
 
 @patch
@@ -655,29 +757,42 @@ class Forecast:
 
 # %% ../nbs/00_core.ipynb #ebe36df1
 @patch
+def reaches(self:Forecast, level):
+    "Has the ensemble the members for a central interval of this level? There must be at least 2/(1-level) - 1: beyond the outermost two nobody knows"
+    if not 0<level<1: raise ValueError(f"an interval's level lies between 0 and 1, got {level}")
+    return (1-level)/2*(len(self.samples)+1)>1-1e-9
+
+@patch
 def quantile(self:Forecast, q):
-    "Quantile(s) of the ensemble, (B, H, C) for a number and (Q, B, H, C) for a list; at rank q (S+1), so that intervals of an ideal ensemble of any size cover what they should. Raises ValueError outside [0, 1]"
-    qs = torch.as_tensor(q, dtype=self.samples.dtype, device=self.samples.device)
+    "Quantile(s) of the ensemble, (B, H, C) for a number and (Q, B, H, C) for a list; at rank q (S+1), so that intervals of an ideal ensemble cover what they should; 0 and 1 are the outermost members. Raises ValueError outside [0, 1], and for ranks below the first or above the last of the S members"
+    qs = torch.as_tensor(q, dtype=torch.float64, device=self.samples.device); S = len(self.samples)
     if ((qs<0)|(qs>1)).any(): raise ValueError(f"a quantile lies between 0 and 1, got {q}")
+    rank = qs.reshape(-1)*(S+1)
+    beyond = (qs.reshape(-1)>0) & (qs.reshape(-1)<1) & ((rank<1-1e-9) | (rank>S+1e-9))
+    if beyond.any(): raise ValueError(f"{S} samples have no quantile at {float(qs.reshape(-1)[beyond][0]):g}, only from {1/(S+1):.3g} to {S/(S+1):.3g}: draw more")
     s = self.samples.sort(0).values
-    pos = (qs.reshape(-1)*(len(s)+1)-1).clamp(0, len(s)-1); lo = pos.floor().long(); w = (pos-lo).reshape(-1,1,1,1)
-    return torch.lerp(s[lo], s[(lo+1).clamp(max=len(s)-1)], w).reshape(*qs.shape, *s.shape[1:])
+    pos = (rank-1).clamp(0, S-1); lo = pos.floor().long(); w = (pos-lo).reshape(-1,1,1,1).to(s.dtype)
+    return torch.lerp(s[lo], s[(lo+1).clamp(max=S-1)], w).reshape(*qs.shape, *s.shape[1:])
 
 @patch
 def interval(self:Forecast, level=0.9):
-    "Lower and upper edge of the central interval that should hold `level` of the truth, two (B, H, C)"
-    if not 0<level<1: raise ValueError(f"an interval's level lies between 0 and 1, got {level}")
+    "Lower and upper edge of the central interval that should hold `level` of the truth, two (B, H, C). Raises ValueError for a level outside (0, 1), and for one that takes more samples than there are: 3 for 50 %, 19 for 90 %, 199 for 99 %"
+    if not self.reaches(level):
+        least = math.ceil(2/(1-level)-1-1e-6)
+        raise ValueError(f"an interval that holds {100*level:g} % takes at least {least} samples, there are {len(self.samples)}: pass n_samples={least} or more, or ask for less")
     return tuple(self.quantile([(1-level)/2, (1+level)/2]))
 
 # %% ../nbs/00_core.ipynb #1bb37472
 @patch
 def to_frame(self:Forecast, levels=(0.5,0.9)):
-    "A long pandas table: one row for each series, step and channel, with mean, std, median and interval edges"
+    "A long pandas table: one row for each series, step and channel, with mean, std, median and interval edges. Warns, and leaves the edges empty, where the samples are too few for a level"
     S,B,H,C = self.samples.shape
     idx = pd.MultiIndex.from_product([range(B), range(1,H+1), self.names], names=['series','step','channel'])
     cols = dict(mean=self.mean, std=self.std, median=self.median)
     for l in levels:
-        lo,hi = self.interval(l); cols[f'lo{100*l:g}'],cols[f'hi{100*l:g}'] = lo,hi
+        if self.reaches(l): lo,hi = self.interval(l)
+        else: lo = hi = torch.full_like(self.mean, float('nan')); warnings.warn(f"{S} samples are too few for intervals that hold {100*l:g} %: their columns stay empty")
+        cols[f'lo{100*l:g}'],cols[f'hi{100*l:g}'] = lo,hi
     return pd.DataFrame({k:v.detach().cpu().numpy().reshape(-1) for k,v in cols.items()}, index=idx).reset_index()
 
 @patch
@@ -699,15 +814,17 @@ def _places(bad):
 def as_series(x,                 # Tensor or array, (B, T, C), or one series (T, C)
               dim:int,           # Expected number of channels
               name='x',          # How messages call it
-              like:Tensor=None,  # Take dtype and device from here
+              like:Tensor=None,  # Take dtype and device from here; values that are more precise, or whole numbers, keep their precision
              )->Tensor:          # (B, T, C)
-    "Check rank, channels and length. Raises TypeError for what is no array, ValueError for the rest"
+    "Check rank, channels and length. Only standardised values may be rounded: double precision stays. Raises TypeError for what is no array, ValueError for the rest"
     if isinstance(x, pd.DataFrame): x = x.to_numpy()
     if not isinstance(x, (Tensor, np.ndarray)): raise TypeError(f"{name} must be a torch tensor or numpy array of shape (batch, time, {dim}), got {type(x).__name__}")
     if isinstance(x, np.ndarray):
         if not np.issubdtype(x.dtype, np.number) and x.dtype!=bool: raise TypeError(f"{name} must hold numbers, got dtype {x.dtype}")
         x = torch.from_numpy(np.array(x))  # a copy: read-only arrays stay as they are
-    x = x.to(dtype=like.dtype if like is not None else torch.float32, device=None if like is None else like.device)
+    like = torch.empty(0, dtype=torch.float32, device=x.device) if like is None else like
+    wide = x.dtype if x.is_floating_point() else torch.float64 if x.dtype in (torch.int32,torch.int64) else like.dtype
+    x = x.to(torch.float32 if like.device.type=='mps' else torch.promote_types(wide, like.dtype)).to(like.device)   # the GPUs of Apple have no double
     if x.ndim==2: x = x[None]
     if x.ndim!=3: raise ValueError(f"{name} must have shape (batch, time, channels) or (time, channels), got {tuple(x.shape)}")
     if x.shape[-1]!=dim: raise ValueError(f"{name} has {x.shape[-1]} channels, the model was built for {dim}")
@@ -730,11 +847,34 @@ def as_mask(mask,      # None, or True = observed, (B, T) or (B, T, C) (or witho
     if bad.any():
         kind = 'NaN' if torch.isnan(x[bad]).all() else 'non-finite values'
         n,unit,steps = _places(bad)
-        raise ValueError(f"{name} has {n} {kind} in unit {unit} at steps {steps}: pass mask=~torch.isnan(x) or fill them")
+        cure = "pass mask=~torch.isnan(x) or fill them"
+        if name=='u': cure = "fill them, a known input cannot be missing"; steps += f", columns {', '.join(map(str, bad[unit].any(0).nonzero().flatten().tolist()))}"
+        raise ValueError(f"{name} has {n} {kind} in unit {unit} at steps {steps}: {cure}")
     return None if mask is None or mask.all() else mask
 
 # %% ../nbs/00_core.ipynb #07eb6ceb
-MODELS = {}  # Class name -> class, filled as models are defined
+MODELS = {}  # Full name -> class, filled as models are defined
+
+def full_name(cls): "Module and name of a class, by which model files call it"; return f'{cls.__module__}.{cls.__qualname__}'
+
+def register(cls,       # A `SequenceModel` class
+             name=None, # As model files call it; None: its full name, under which it is registered already
+            ):
+    "Let `load_model` find a class under another name, such as one it had in another module. Returns the class. Raises ValueError for a name that belongs to another class"
+    name = name or full_name(cls)
+    if MODELS.get(name, cls) is not cls and full_name(MODELS[name])!=full_name(cls): raise ValueError(f"{name} is the name of another model, {full_name(MODELS[name])}")
+    MODELS[name] = cls
+    return cls
+
+def find_model(name):
+    "The class that a file calls `name`, or None. A name without a module (version 0.1.0) means our model of that name, else the only one that has it; ours are found in whichever module they are"
+    if name in MODELS: return MODELS[name]
+    package,last = __name__.split('.')[0],name.split('.')[-1]
+    if '.' in name and name.split('.')[0]!=package: return None
+    named = [c for c in dict.fromkeys(MODELS.values()) if c.__qualname__==last or ('.' not in name and c.__name__==last)]
+    ours = [c for c in named if c.__module__.split('.')[0]==package]
+    if ours: return ours[0]
+    return named[0] if len(named)==1 and '.' not in name else None
 
 def _plain_config(v):
     "Numbers of numpy as Python's, tuples as lists: what JSON gives back"
@@ -758,8 +898,9 @@ def _recorded(init):
     return wrapped
 
 # %% ../nbs/00_core.ipynb #7e2058fc
-class SequenceModel(nn.Module):
+class SequenceModel(_KeepsExact, nn.Module):
     "The contract of every sequence model: what is public speaks the user's units, what a model writes speaks standardised ones"
+    exact = 'x_rest','u_rest'
     def __init__(self,
                  x_dim:int,        # Number of channels C
                  u_dim:int=0,      # Number of known inputs U; 0 for none
@@ -770,9 +911,10 @@ class SequenceModel(nn.Module):
         self.register_buffer('trained_on_holes', torch.tensor(False))
         for n,d in (('x',x_dim),('u',u_dim)):
             self.register_buffer(f'{n}_loc', torch.zeros(d)); self.register_buffer(f'{n}_scale', torch.ones(d))
+            self.register_buffer(f'{n}_rest', torch.zeros(d, dtype=torch.float64)) # What the precision of `loc` leaves out
 
     def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs); MODELS[cls.__name__] = cls
+        super().__init_subclass__(**kwargs); MODELS[full_name(cls)] = cls
         if '__init__' in vars(cls): cls.__init__ = _recorded(cls.__init__)
 
     def init_state(self, batch:int)->dict: "The state before the first step: a dict of tensors (batch, ...)"; raise NotImplementedError
@@ -799,6 +941,47 @@ class SequenceModel(nn.Module):
         z = d.rsample() if eps is None else d.map_noise(eps) if isinstance(d, FullNormal) else d.mean + d.stddev*eps
         return z if self.temperature==1 else d.mean + self.temperature*(z-d.mean)
 
+# %% ../nbs/00_core.ipynb #183ffcd5
+@patch
+def _location(self:SequenceModel, n):
+    "The whole location of x or u"
+    rest = self._buffers[f'{n}_rest']
+    return self._buffers[f'{n}_loc'].to(rest.dtype)+rest
+
+@patch
+def _place(self:SequenceModel, n, loc, scale):
+    "Keep location and scale of x or u: the one in two parts, the other in single precision at least"
+    own,rest = self._buffers[f'{n}_loc'],self._buffers[f'{n}_rest']
+    own.copy_(loc); own.nan_to_num_(nan=0., posinf=0., neginf=0.)    # half precision ends at 65504
+    rest.copy_(loc.to(rest.dtype)-own.to(rest.dtype))
+    self._buffers[f'{n}_scale'] = scale.to(own.device, torch.promote_types(own.dtype, torch.float32)).clone()
+
+@patch
+def _apply(self:SequenceModel, fn, *args, **kwargs):
+    "Moving and casting, which leaves location and scale as precise as they were"
+    was,kind = {n:(self._location(n),self._buffers[f'{n}_scale'].clone()) for n in 'xu'},self.x_loc.dtype
+    super(SequenceModel, self)._apply(fn, *args, **kwargs)
+    if self.x_loc.dtype!=kind:
+        for n,(loc,scale) in was.items(): self._place(n, loc, scale)
+    return self
+
+@patch
+def _load_from_state_dict(self:SequenceModel, state_dict, prefix, *args, **kwargs):
+    "Weights of version 0.1.0 had a location in single precision, and no rest"
+    for n in 'xu': state_dict.setdefault(f'{prefix}{n}_rest', torch.zeros_like(self._buffers[f'{n}_rest']))
+    super(SequenceModel, self)._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+@patch(as_prop=True)
+def far(self:SequenceModel):
+    "Do the data lie so far from zero that rounding by the precision of the networks would be felt, by more than one part in 100 000 of a scale?"
+    if self.device.type=='mps' or not self.x_loc.is_floating_point(): return False
+    return bool((self._location('x').abs()*torch.finfo(self.x_loc.dtype).eps>1e-5*self.x_scale).any())
+
+@patch
+def placement(self:SequenceModel):
+    "Location and scale of the channels, in double precision for data far from zero"
+    return (self._location('x'),self.x_scale.double()) if self.far else (self.x_loc,self.x_scale)
+
 # %% ../nbs/00_core.ipynb #b6db6a0f
 @patch
 def set_scale(self:SequenceModel,
@@ -806,19 +989,25 @@ def set_scale(self:SequenceModel,
               u_loc=None, u_scale=None, # The same of the known inputs, (U,)
              ):
     "Standardise inputs with these numbers; returns the model. Raises ValueError for scales that are not positive"
+    new = {n:[self._location(n),self._buffers[f'{n}_scale']] for n in 'xu'}
     for name,v in dict(x_loc=x_loc, x_scale=x_scale, u_loc=u_loc, u_scale=u_scale).items():
         if v is None: continue
-        v = torch.as_tensor(v, dtype=self.x_loc.dtype); buf = getattr(self, name)
-        if v.shape!=buf.shape: raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {tuple(buf.shape)}")
-        if not v.isfinite().all() or (name.endswith('scale') and (v<=0).any()): raise ValueError(f"{name} must be finite{' and positive' if 'scale' in name else ''}, got {v.tolist()}")
-        if not self.emission.continuous and name[0]=='x': continue  # 0/1 and levels have no scale
+        n,part = name.split('_'); was = new[n][part=='scale']
+        v = torch.as_tensor(v, dtype=self.x_rest.dtype, device=self.device)
+        if v.shape!=was.shape: raise ValueError(f"{name} has shape {tuple(v.shape)}, expected {tuple(was.shape)}")
+        if not v.isfinite().all() or (part=='scale' and (v.to(was.dtype)<=0).any()): raise ValueError(f"{name} must be finite{' and positive' if part=='scale' else ''}, got {v.tolist()}")
+        if not self.emission.continuous and n=='x': continue  # 0/1 and levels have no scale
         if self.emission.positive and name=='x_loc': continue       # and what is positive no location
-        buf.copy_(v)
-    self.emission.rescale(self.x_loc, self.x_scale)
+        new[n][part=='scale'] = v
+    for n,(loc,scale) in new.items(): self._place(n, loc, scale)
+    self.emission.rescale(*self.placement())
     return self
 
 @patch
-def as_batch(self:SequenceModel, x): "x as (B, T, C)"; return as_series(x, self.x_dim, like=self.x_loc)
+def as_batch(self:SequenceModel, x):
+    "x as (B, T, C); in double precision if it is, or if the data lie far from zero"
+    x = as_series(x, self.x_dim, like=self.x_loc)
+    return x.double() if self.far else x
 
 @patch
 def as_inputs(self:SequenceModel, u): "u as (B, T, U)"; return as_series(u, self.u_dim, 'u', self.x_loc)
@@ -829,8 +1018,9 @@ def prepare(self:SequenceModel, x, u=None, mask=None, steps=None):
     x = self.as_batch(x); mask = as_mask(mask, x)
     u = self.prepare_u(u, len(x), steps or x.shape[1])
     self.emission.check(x if mask is None else torch.where(mask, x, float('nan') if self.emission.continuous else 0.))    # what is missing breaks no rule
-    if mask is not None: x = torch.where(mask, x, self.x_loc.expand_as(x) if self.emission.continuous else torch.zeros_like(x))
-    return (x-self.x_loc)/self.x_scale if self.emission.continuous else x, u, mask
+    if self.emission.continuous: x = (x-self.x_loc-self.x_rest)/self.x_scale
+    x = x.to(self.x_loc.dtype)
+    return x if mask is None else torch.where(mask, x, 0.),u,mask
 
 # %% ../nbs/00_core.ipynb #dd190225
 @patch
@@ -842,10 +1032,13 @@ def prepare_u(self:SequenceModel, u, batch, steps):
     if u is None: raise ValueError(f"the model was built with u_dim={self.u_dim}: pass u with shape (batch, {steps}, {self.u_dim})")
     u = as_series(u, self.u_dim, 'u', like=self.u_loc); as_mask(None, u, 'u')
     if u.shape[:2]!=(batch,steps): raise ValueError(f"u must cover {steps} steps of {batch} series, shape ({batch}, {steps}, {self.u_dim}), got {tuple(u.shape)}: in a forecast it covers the past and the horizon")
-    return (u-self.u_loc)/self.u_scale
+    return ((u-self.u_loc-self.u_rest)/self.u_scale).to(self.u_loc.dtype)
 
 @patch
-def to_units(self:SequenceModel, px): "The emission in the user's units"; return self.emission.to_units(px, self.x_loc, self.x_scale)
+def to_units(self:SequenceModel, px): "The emission in the user's units"; return self.emission.to_units(px, *self.placement())
+
+@patch
+def restore(self:SequenceModel, x): "Standardised draws back in the user's units"; return self.emission.restore(x, *self.placement())
 
 # %% ../nbs/00_core.ipynb #227c736b
 def where_normal(m, a, b):
@@ -1171,14 +1364,23 @@ def state_at(state:dict,  # From `SeqOutput.state`, tensors (B, T+1, ...)
 def repeat_state(state, n): "Each row n times, in a block"; return {k:v.repeat_interleave(n, 0) for k,v in state.items()}
 
 # %% ../nbs/00_core.ipynb #040d86c8
+_drawing = threading.RLock()
+
 class fork_seed:
-    "Within `with fork_seed(seed):` torch's random numbers follow `seed`; outside nothing has changed. None does nothing"
+    "Within `with fork_seed(seed):` torch's random numbers follow `seed`; outside nothing has changed. None leaves them as they are. torch has one stream of random numbers for all threads, so one thread at a time may be within: do not wait there for another that draws. What other threads draw without it (a training run) is not held back"
     def __init__(self, seed): self.seed = seed
     def __enter__(self):
-        if self.seed is not None:
-            self.fork = torch.random.fork_rng(); self.fork.__enter__(); torch.manual_seed(self.seed)
+        _drawing.acquire()
+        if self.seed is None: return
+        try:
+            ready = torch.cuda.is_available() and torch.cuda.is_initialized()
+            self.fork = torch.random.fork_rng(devices=range(torch.cuda.device_count()) if ready else ())
+            self.fork.__enter__(); torch.manual_seed(self.seed)
+        except BaseException: _drawing.release(); raise
     def __exit__(self, *exc):
-        if self.seed is not None: self.fork.__exit__(*exc)
+        try:
+            if self.seed is not None: self.fork.__exit__(*exc)
+        finally: _drawing.release()
 
 # %% ../nbs/00_core.ipynb #525aefcc
 @patch
@@ -1217,7 +1419,7 @@ def _continue(self:SequenceModel, x, horizon, n, u, mask, ends):
         steps = ends[:,None]+torch.arange(horizon, device=x.device)
         future = u.gather(1, steps[...,None].expand(-1, -1, self.u_dim)).repeat_interleave(n, 0)
     drawn = self.rollout(s, horizon, future).x
-    drawn = self.emission.restore(drawn, self.x_loc, self.x_scale)
+    drawn = self.restore(drawn)
     return drawn.unflatten(0, (len(x), n)).transpose(0, 1)
 
 # %% ../nbs/00_core.ipynb #a374b204
@@ -1260,7 +1462,7 @@ def sample(self:SequenceModel,
         if z.ndim!=3 or z.shape!=(n, length, self.z_dim or z.shape[2]): raise ValueError(f"z must have shape ({n}, {length}, {width}), got {tuple(z.shape)}")
     with fork_seed(seed):
         x = self.rollout(state if state is not None else self.init_state(n), length, u, z).x
-    return self.emission.restore(x, self.x_loc, self.x_scale)
+    return self.restore(x)
 
 # %% ../nbs/00_core.ipynb #a32c66e6
 @patch
@@ -1287,7 +1489,7 @@ def simulate(self:SequenceModel,
     u = self.prepare_u(u, *u.shape[:2]); rows = rows or max(1, 200_000//(n*u.shape[1]))
     with fork_seed(seed): xs = [self.simulate_once(u[i:i+rows], n).x.unflatten(0, (-1,n)) for i in range(0, len(u), rows)]
     x = torch.cat(xs).transpose(0, 1)
-    return Forecast(self.emission.restore(x, self.x_loc, self.x_scale))
+    return Forecast(self.restore(x))
 
 # %% ../nbs/00_core.ipynb #6631f468
 @patch
@@ -1498,7 +1700,7 @@ def impute(self:SequenceModel,
     with fork_seed(seed):
         out = self.forward_once(rep(x), None if u is None else rep(self.as_inputs(u)), rep(mask), whole=True)
         lw = _log_weights(out, rep(x), rep(mask)).unflatten(0, (B,K))                      # (B, K, T)
-        draws = (sample_missing(out.px, rep(x), rep(mask)) if out.x is None else self.emission.restore(out.x, self.x_loc, self.x_scale)).unflatten(0, (B,K))  # (B, K, T, C)
+        draws = (sample_missing(out.px, rep(x), rep(mask)) if out.x is None else self.restore(out.x)).unflatten(0, (B,K))  # (B, K, T, C)
         start,end = _gap_windows(~mask.all(-1), check_count(lag, 'lag', 0))
         cum = F.pad(lw.cumsum(-1), (1,0))
         if out.qz is not None and len(out.qz.batch_shape)==1: start,end = torch.zeros_like(start),torch.full_like(end, T-1)   # one latent: all steps judge it
@@ -1514,13 +1716,15 @@ def impute(self:SequenceModel,
 
 # %% ../nbs/00_core.ipynb #58790ee3
 def write_whole(path, write):
-    "Call `write(temporary path)`, then rename it to `path`: the file appears whole or not at all"
+    "Call `write(temporary path)`, then rename it to `path`: the file appears whole or not at all, readable like any other file"
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.'); os.close(fd)
-    mask = os.umask(0); os.umask(mask); os.chmod(tmp, 0o666 & ~mask)   # readable like any other file
-    try: write(tmp); os.replace(tmp, path)
+    tmp = path.parent/f'.{path.name}.{secrets.token_hex(6)}'
+    with open(tmp, 'xb') as f: mode = os.fstat(f.fileno()).st_mode & 0o777    # as the umask has it
+    try:
+        write(str(tmp)); os.chmod(tmp, mode)                                  # some writers put a file of their own in its place
+        os.replace(tmp, path)
     except BaseException:
-        Path(tmp).unlink(missing_ok=True); raise
+        tmp.unlink(missing_ok=True); raise
     return path
 
 # %% ../nbs/00_core.ipynb #d8c9ab43
@@ -1528,7 +1732,7 @@ def write_whole(path, write):
 def save(self:SequenceModel, path):
     "Write weights and configuration to `path` (safetensors with a JSON header); returns the path"
     from safetensors.torch import save_file
-    head = dict(format='seqvae', version='1', model=type(self).__name__, config=json.dumps(self.config))
+    head = dict(format='seqvae', version='1', model=full_name(type(self)), config=json.dumps(self.config))
     state = {k:v.detach().cpu().contiguous().clone() for k,v in self.state_dict().items()}
     return write_whole(path, lambda tmp: save_file(state, tmp, metadata=head))
 
@@ -1547,8 +1751,9 @@ def read_model_file(path):
 def load(self:SequenceModel, path):
     "Take over saved weights; returns the model. On any error (ValueError, FileNotFoundError) the model is as it was"
     head,state = read_model_file(path)
-    if head['model']!=type(self).__name__: raise ValueError(f"{path} holds a {head['model']}, this is a {type(self).__name__}")
+    if find_model(head['model']) is not type(self) and head['model']!=full_name(type(self)): raise ValueError(f"{path} holds a {head['model']}, this is a {full_name(type(self))}")
     own = self.state_dict()
+    for k in ('x_rest','u_rest'): state.setdefault(k, torch.zeros_like(own[k]))   # version 0.1.0 had none
     wrong = sorted(set(own)^set(state)) + [k for k in own if k in state and own[k].shape!=state[k].shape]
     if wrong: raise ValueError(f"{path} was saved from another configuration: {wrong[0]} does not fit (saved with {head['config']})")
     self.load_state_dict(state)
@@ -1557,8 +1762,9 @@ def load(self:SequenceModel, path):
 def load_model(path): "A saved model, built anew from its own header. Raises as `SequenceModel.load`"; head,_ = read_model_file(path); return _build(head, path).load(path).eval()
 
 def _build(head, path):
-    if head['model'] not in MODELS: raise ValueError(f"{path} holds a {head['model']}: import the module that defines it first")
-    return MODELS[head['model']](**json.loads(head['config']))
+    cls = find_model(head['model'])
+    if cls is None: raise ValueError(f"{path} holds a {head['model']}: import the module that defines it first; a class that has moved can be told by `seqvae.core.register(cls, {head['model']!r})`")
+    return cls(**json.loads(head['config']))
 
 # %% ../nbs/00_core.ipynb #3e460eca
 class Diagram:

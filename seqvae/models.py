@@ -13,7 +13,7 @@ import warnings, numpy as np, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from fastcore.basics import patch
-from .core import FullLinear, FullNormal, SequenceModel, SeqOutput, apply_whole, bound_logvar, check_count, diag_normal, fork_seed, log_prob, make_emission, where_normal
+from .core import FullLinear, FullNormal, SequenceModel, SeqOutput, apply_whole, bound_logvar, check_count, diag_normal, fork_seed, log_prob, make_emission, no_residual, where_normal
 
 # %% ../nbs/02_models.ipynb #27e98891
 class MLP(nn.Sequential):
@@ -88,8 +88,7 @@ class VAE(SequenceModel):
         self.z_dim,self.n_mc = check_count(z_dim, 'z_dim'),check_count(n_mc, 'n_mc'); check_count(n_layers, 'n_layers', 0)
         if posterior not in ('diag','full'): raise ValueError(f"posterior is 'diag' or 'full', got {posterior!r}")
         self.decoder,width = MLP(z_dim, *[check_count(h_dim, 'h_dim')]*n_layers, act_last=True),h_dim if n_layers else z_dim
-        kw = dict(residual=False) if emission.lower() in ('normal','mse','student_t','mixture') else {}   # there is no value before
-        self.emission = make_emission(emission, width, x_dim, **{**kw, **(emission_kwargs or {})})
+        self.emission = make_emission(emission, width, x_dim, **no_residual(emission, emission_kwargs, 'a VAE'))   # there is no value before
         n_in = self.emission.feed_dim+x_dim
         if posterior=='full': self.encoder = FullGaussianMLP(n_in, h_dim, z_dim, n_layers, root)
         else: self.encoder = GaussianMLP(n_in, h_dim, z_dim, n_layers, lo=-18.)
@@ -238,7 +237,8 @@ def _measured(model, z, y, sigma, mask, prior):
     "The arguments of `laplace_posterior`, checked; what was not measured has y = 0 and sigma = 1"
     if not model.emission.continuous: raise ValueError("measurement errors need real-valued vectors")
     if prior<0: raise ValueError(f"prior is not negative, got {prior}")
-    y,z,sigma = torch.as_tensor(y).to(model.x_loc),torch.as_tensor(z).detach().to(model.x_loc),torch.as_tensor(sigma).to(model.x_loc)
+    z,sigma = torch.as_tensor(z).detach().to(model.x_loc),torch.as_tensor(sigma).to(model.x_loc)
+    y = torch.as_tensor(y).to(model.device, torch.float64 if model.far else model.x_loc.dtype)
     mask = torch.ones_like(y, dtype=torch.bool) if mask is None else torch.as_tensor(mask, device=y.device)
     if z.shape!=(len(y),model.z_dim) or mask.shape!=y.shape or mask.dtype!=torch.bool:
         raise ValueError(f"y {tuple(y.shape)} needs z ({len(y)}, {model.z_dim}) and a boolean mask of its own shape, got {tuple(z.shape)} and {mask.dtype} {tuple(mask.shape)}")
@@ -426,8 +426,8 @@ def _layers(self:VAEConv1d, nf, encoder, decoder, nc_out, avg_size, kernel_size,
     "Encoder, decoder, transposed convolutions and head"
     if emission is None: self.emission = NoHead(self.x_dim)
     else:
-        kw = dict(residual=False) if emission.lower() in ('normal','mse','student_t','mixture') else {}
-        self.emission = make_emission(emission, nc_out, self.x_dim, **{**kw, **(emission_kwargs or {})})
+        options = no_residual(emission, emission_kwargs, 'a VAEConv1d')
+        self.emission = make_emission(emission, nc_out, self.x_dim, **options)
     self.encoder = conv_encoder(nf, encoder, self.emission.feed_dim, self.z_dim, avg_size, kernel_size)
     self.decoder = dense_decoder(nf, decoder, self.z_dim, avg_size)
     self.convt = conv_decoder(nf, nc_out, kernel_size)
@@ -477,10 +477,15 @@ def decode(self:VAEConv1d,
            steps=None, # T; None: all `o_dim`
           ):           # p(x_t|z), batch shape (B, T), in the user's units
     "The emission of these latents. Raises ValueError for another number of latents"
+    return self.to_units(self._decode(z, steps))
+
+@patch
+def _decode(self:VAEConv1d, z, steps):
+    "`decode` in standard units"
     z = torch.as_tensor(z).to(self.x_loc)
     if z.ndim!=2 or z.shape[-1]!=self.z_dim:
         raise ValueError(f"latents must have shape (batch, {self.z_dim}), one for each sequence, got {tuple(z.shape)}")
-    return self.to_units(self.emission(self.features(z, steps)))
+    return self.emission(self.features(z, steps))
 
 # %% ../nbs/02_models.ipynb #c2f32f0b
 @patch
@@ -565,7 +570,7 @@ def _continue(self:VAEConv1d, x, horizon, n, u, mask, ends):
     "`forecast` on prepared inputs, from n draws of z given what is known"
     s = dict(f=self.features(self.draw_z(x, mask, n).flatten(0,1)), t=ends.repeat_interleave(n))
     out = self.rollout(s, horizon).x
-    out = self.emission.restore(out, self.x_loc, self.x_scale)
+    out = self.restore(out)
     return out.unflatten(0, (len(x),n)).transpose(0, 1)
 
 @patch
@@ -582,4 +587,4 @@ def sample(self:VAEConv1d,
     with fork_seed(seed):
         z = self.draw(self.prior_z(check_count(n, 'n'))) if z is None else torch.as_tensor(z)
         if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")
-        return self.decode(z, length).sample().to(self.x_loc.dtype)
+        return self.restore(self._decode(z, length).sample().to(self.x_loc.dtype))

@@ -14,7 +14,7 @@ from torch import nn, Tensor
 from torch.distributions import Bernoulli, Categorical, Independent, MixtureSameFamily
 from fastcore.basics import patch
 from .core import (Forecast, SeqOutput, SequenceModel, as_series, check_count, combine, expand_mask, fork_seed, full_precision, kl_latents,
-    log_prob, make_emission, mixture_of, observed_span, systematic, where_normal)
+    log_prob, make_emission, mixture_of, no_residual, observed_span, systematic, where_normal)
 from .models import MLP, GaussianMLP, SequenceVAE
 
 # %% ../nbs/06_ode.ipynb #3291cfba
@@ -338,8 +338,7 @@ class LatentODE(ContinuousModel, SequenceVAE):
                 ):
         super().__init__(x_dim, t_scale); self.z_dim,self.n_steps,self.solver,self.events = check_count(z_dim, 'z_dim'),check_count(n_steps, 'n_steps'),solver,events
         if encoder not in ('rnn','ode_rnn'): raise ValueError(f"encoder is 'rnn' or 'ode_rnn', got {encoder!r}")
-        kw = dict(residual=False) if emission.lower() in ('normal','mse','student_t','mixture','censored','logistic') else {}
-        self.emission = make_emission(emission, h_dim, x_dim, **{**kw, **(emission_kwargs or {})})
+        self.emission = make_emission(emission, h_dim, x_dim, **no_residual(emission, emission_kwargs, 'a LatentODE'))
         n_in = self.emission.feed_dim+x_dim
         self.encoder = nn.GRU(n_in+1, h_dim, batch_first=True) if encoder=='rnn' else ODERecurrence(n_in, h_dim, h_dim)
         self.to_q,self.field,self.decoder = GaussianMLP(h_dim, h_dim, z_dim),Field(z_dim, *[h_dim]*check_count(n_layers, 'n_layers'), z_dim),MLP(z_dim, h_dim, h_dim, act_last=True)
@@ -430,10 +429,15 @@ def decode(self:LatentODE,
            t, # Times since then, in the user's unit, (B, T), or (T,) for all rows alike; of either sign
           ):  # p(x(t)|z), batch shape (B, T), in the user's units
     "The emission along the path through z. Raises ValueError for shapes that do not fit"
+    return self.to_units(self._decode(z, t))
+
+@patch
+def _decode(self:LatentODE, z, t):
+    "`decode` in standard units"
     z = torch.as_tensor(z).to(self.x_loc); t = torch.as_tensor(t, dtype=torch.float64, device=self.device)
     if z.ndim!=2 or z.shape[1]!=self.z_dim: raise ValueError(f"latents must have shape (batch, {self.z_dim}), got {tuple(z.shape)}")
     t = as_times(t, (len(z),t.shape[-1]), ordered=False, device=self.device)
-    return self.to_units(self.given(z, None, (t/self.t_scale).to(z)[...,None]))
+    return self.given(z, None, (t/self.t_scale).to(z)[...,None])
 
 # %% ../nbs/06_ode.ipynb #afbcd98f
 @patch
@@ -465,7 +469,7 @@ def _continue(self:LatentODE, x, horizon, n, u, mask, ends):
     when = u.gather(1, (ends[:,None]+torch.arange(horizon, device=x.device))[...,None])
     if self.window is None: when = when-u[rows,first][:,None]
     s = self.given(z, None, when.repeat_interleave(n, 0)).sample().to(self.x_loc.dtype)
-    return self.emission.restore(s, self.x_loc, self.x_scale).unflatten(0, (len(x),n)).transpose(0, 1)
+    return self.restore(s).unflatten(0, (len(x),n)).transpose(0, 1)
 
 def _sample_times(n, length, t):
     "Times of n series, (n, T)"
@@ -487,7 +491,7 @@ def sample(self:LatentODE, n:int, length:int=None,
     with fork_seed(seed):
         z = self.draw(self.prior_z(n)) if z is None else torch.as_tensor(z)
         if len(z)!=n: raise ValueError(f"{len(z)} latents for n={n} sequences")
-        return self.decode(z, t-self.origin(t.to(self.device)).to(t)).sample().to(self.x_loc.dtype)
+        return self.restore(self._decode(z, t-self.origin(t.to(self.device)).to(t)).sample().to(self.x_loc.dtype))
 
 # %% ../nbs/06_ode.ipynb #715c6193
 @patch
@@ -732,7 +736,7 @@ def _continue(self:ODERNN, x, horizon, n, u, mask, ends):
     state = self.unroll(x, u[:,:T], mask).state; u = u-u[rows,first][:,None]
     rep = lambda v: v.repeat_interleave(n, 0); idx = (ends[:,None]+torch.arange(horizon, device=x.device))[...,None]
     s = self.rollout({k:rep(v[rows,ends]) for k,v in state.items()}, horizon, rep(u.gather(1, idx))).x
-    return self.emission.restore(s, self.x_loc, self.x_scale).unflatten(0, (B,n)).transpose(0, 1)
+    return self.restore(s).unflatten(0, (B,n)).transpose(0, 1)
 
 # %% ../nbs/06_ode.ipynb #4ccebe96
 @patch

@@ -45,7 +45,7 @@ def plot_forecast(fc:Forecast,    # Of one or more series
                   known_steps=None, # Show only so many steps of the past
                   color='tab:blue', axs=None, figsize=None,
                  ):               # Array of Axes, one a channel
-    "Fan chart. Raises ValueError for a channel that is not there"
+    "Fan chart; levels that take more samples than there are (199 for 99 %) are left out. Raises ValueError for a channel that is not there"
     names = fc.names; channels = range(min(3, len(names))) if channels is None else channels
     if any(c not in names if isinstance(c, str) else not 0<=c<len(names) for c in channels):
         raise ValueError(f"channels {list(channels)} are not all among {names}")
@@ -56,7 +56,7 @@ def plot_forecast(fc:Forecast,    # Of one or more series
     past = past[:1+np.flatnonzero(~np.isnan(past).all(-1)).max(initial=-1)]          # without the padding behind; holes stay holes
     ts = np.arange(len(past)+H) if t is None else np.asarray(t)[:len(past)+H]; tp,tf = ts[:len(past)],ts[len(past):]
     show = slice(0 if known_steps is None else max(0, len(past)-known_steps), None)
-    axs = _axes(len(idx), axs, figsize)
+    axs = _axes(len(idx), axs, figsize); levels = [l for l in levels if fc.reaches(l)]
     for ax,c in zip(axs, idx):
         for i,l in enumerate(sorted(levels, reverse=True)):
             lo,hi = (_np(q)[series,:,c] for q in fc.interval(l))
@@ -219,12 +219,12 @@ def plot_life(fc:Forecast,   # Simulated remaining life, samples (S, B, T, 1)
               cycles=None,   # Length of the unit; None: all steps
               levels=(0.5,0.9), # Of the central intervals
               ax=None):      # Axes
-    "Estimates and intervals by cycle. Raises ValueError for a truth of another length"
+    "Estimates and intervals by cycle; levels that take more samples than there are are left out. Raises ValueError for a truth of another length"
     n = fc.samples.shape[2] if cycles is None else int(cycles); truth = None if truth is None else _np(truth).squeeze()
     if n>fc.samples.shape[2]: raise ValueError(f"{n} cycles asked for, the estimates cover {fc.samples.shape[2]}")
     if truth is not None and truth.shape!=(n,): raise ValueError(f"the truth has shape {truth.shape}, expected ({n},)")
     ax = plt.subplots(figsize=(6,3), layout='constrained')[1] if ax is None else ax; t = np.arange(1, n+1)
-    for l in sorted(levels, reverse=True):
+    for l in sorted(filter(fc.reaches, levels), reverse=True):
         lo,hi = (_np(v[series,:n,0]) for v in fc.interval(l)); ax.fill_between(t, lo, hi, color=_lighter('C0', .4+.5*l), lw=0, label=f'{100*l:g} % interval')
     ax.plot(t, _np(fc.mean[series,:n,0]), c='C0', lw=1.3, label='mean')
     if truth is not None: ax.plot(t, truth, c='k', lw=1.2, ls='--', label='truth')

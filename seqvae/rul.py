@@ -120,7 +120,7 @@ def rul_series(df,         # Table with unit, cycle, settings, sensors and, if k
     if (step!=1).any(): raise ValueError(f"unit {df.unit[step!=1].iloc[0]} jumps to cycle {df.cycle[step!=1].iloc[0]}: the models take every cycle")
     x = df['rul'].to_numpy(np.float32) if 'rul' in df else np.full(len(df), np.nan, np.float32)
     ends = np.flatnonzero(df.unit.ne(df.unit.shift()))[1:]; units = df.unit.drop_duplicates().tolist()
-    return SeriesSet([o[:,None] for o in np.split(x, ends)], units, ['rul'], np.split(normalizer(df).astype(np.float32), ends))
+    return SeriesSet([o[:,None] for o in np.split(x, ends)], units, ['rul'], np.split(normalizer(df).astype(np.float32), ends), u_names=normalizer.names)
 
 def truncated(series, # Run-to-failure units
               least=6, most=145, # Range of the cycles that are left, about that of the test engines of C-MAPSS
@@ -130,7 +130,7 @@ def truncated(series, # Run-to-failure units
     check_count(least, 'least', 0); check_count(most, 'most', least); g = np.random.default_rng(seed); short = int(series.lengths.min())
     if short<keep+least: raise ValueError(f"unit {series.units[int(series.lengths.argmin())]} has {short} cycles: too few to cut off {least} and keep {keep}")
     ends = [int(n-g.integers(least, min(most, n-keep)+1)) for n in series.lengths]
-    return SeriesSet([series[i][:n] for i,n in enumerate(ends)], series.units, series.names, None if series.u is None else [series.known(i)[:n] for i,n in enumerate(ends)])
+    return SeriesSet([series[i][:n] for i,n in enumerate(ends)], series.units, series.names, None if series.u is None else [series.known(i)[:n] for i,n in enumerate(ends)], u_names=series.u_names)
 
 # %% ../nbs/11_rul.ipynb #254ed5f7
 def nasa_score(pred:Tensor,  # Estimates, cycles, (N,)
@@ -157,7 +157,7 @@ LEVELS = (0.5,0.9,0.95)
 def evaluate_rul(samples:Tensor, # Draws of the RUL, (S, N); S = 1 for a point estimate
                  truth:Tensor,   # (N,)
                 )->dict:         # n, rmse, nasa, mae, crps, and cover50, width50, ... of the central intervals
-    "Judge estimates in cycles. Intervals are closed, so where draws pile up at the cap they hold more of the truth than they promise. Raises ValueError on shapes that do not fit and on NaN"
+    "Judge estimates in cycles. Intervals that take more draws than there are have NaN; they are closed, so where draws pile up at the cap they hold more of the truth than they promise. Raises ValueError on shapes that do not fit and on NaN"
     samples,truth = torch.as_tensor(samples).double(),torch.as_tensor(truth).double()
     if samples.ndim!=2 or samples.shape[1:]!=truth.shape or not len(truth): raise ValueError(f"samples have shape {tuple(samples.shape)}, the truth {tuple(truth.shape)}: expected (S, N) and (N,)")
     if not (samples.isfinite().all() and truth.isfinite().all()): raise ValueError("estimates and truth must be finite")
@@ -166,6 +166,9 @@ def evaluate_rul(samples:Tensor, # Draws of the RUL, (S, N); S = 1 for a point e
     if len(samples)==1: return res
     f = Forecast(samples[:,:,None,None])
     for l in LEVELS:
+        if not f.reaches(l):
+            res |= {f'cover{100*l:g}':math.nan, f'width{100*l:g}':math.nan}
+            continue
         lo,hi = (v[:,0,0] for v in f.interval(l))
         res |= {f'cover{100*l:g}':float(((truth>=lo)&(truth<=hi)).double().mean()), f'width{100*l:g}':float((hi-lo).mean())}
     return res
@@ -279,7 +282,7 @@ class Ensemble:
 
 def unit_keys(series): "Name and length of each unit, as JSON keeps them"; return [[str(n),int(t)] for n,t in zip(series.units, series.lengths)]
 
-def inputs_of(series): "Known inputs of a SeriesSet, padded with zeros, (B, T, U)"; return torch.nan_to_num(SeriesSet([series.known(i) for i in range(len(series))]).padded())
+def inputs_of(series): "Known inputs of a SeriesSet, padded with zeros, (B, T, U). Raises ValueError, naming unit, column and step, for a hole"; return series.padded_known()
 
 # %% ../nbs/11_rul.ipynb #f2c2fb03
 @patch

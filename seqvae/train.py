@@ -23,7 +23,7 @@ from torch.amp import GradScaler
 from fastcore.basics import PrettyString, patch, store_attr
 from fastcore.foundation import L
 from .core import Emission, Forecast, SequenceModel, SeqOutput, as_mask, check_count, expand_mask, fork_seed, full_precision, log_prob, observed_span, repeat_state, state_at, tensors_of, write_whole
-from .data import SeriesSet, as_set, known_set
+from .data import SeriesSet, as_set, float_type, known_set
 
 # %% ../nbs/05_train.ipynb #d59d512b
 class NothingObserved(CancelBatchException, ValueError):
@@ -280,6 +280,7 @@ def simulation_loss(model,     # A SequenceModel with known inputs
     mask = None if mask is None else expand_mask(mask, x.shape)
     px = model.to_units(model.simulate_once(model.prepare_u(u, *x.shape[:2]), n_paths, out).px)
     lp = torch.logsumexp(log_prob(px, rep(x), rep(mask)).unflatten(0, (-1,n_paths)), 1)-math.log(n_paths)
+    lp = lp.to(torch.promote_types(model.x_loc.dtype, torch.float32))       # fastai wants all losses of a run in one precision
     if mask is None: return -lp.mean()
     seen = mask.any(-1); return -torch.where(seen, lp, 0.).sum()/seen.sum().clamp(min=1)
 
@@ -958,9 +959,9 @@ def crps(samples:Tensor, # Ensemble, (S, ...)
          truth:Tensor,   # What happened, (...)
         )->Tensor:       # (...), in the units of x; lower is better
     "Continuous ranked probability score of an ensemble, fair to its finite size (Zamo & Naveau 2018, PWM estimator)"
-    S = len(samples); s = samples.sort(0).values
+    S = len(samples); errors = samples-truth; s = errors.sort(0).values         # errors, which keep their digits in the sums
     w = (2*torch.arange(S, device=s.device, dtype=s.dtype)-S+1).reshape(-1, *[1]*truth.ndim)
-    return (samples-truth).abs().mean(0) - (w*s).sum(0)/(S*max(1, S-1))
+    return errors.abs().mean(0) - (w*s).sum(0)/(S*max(1, S-1))
 
 # %% ../nbs/05_train.ipynb #35e78b32
 def score(samples:Tensor,  # Forecast ensemble, (S, B, H, C); S = 1 for a point forecast
@@ -968,7 +969,7 @@ def score(samples:Tensor,  # Forecast ensemble, (S, B, H, C); S = 1 for a point 
           clean:Tensor=None, # The signal without noise, if known: rmse and mse are against it, CRPS and coverage against `truth`
           scale=1.,        # Divide by this first, (C,): errors of different channels become comparable
          )->dict:          # rmse, mse, mse_median, crps, cover50, cover90, cover3s
-    "Judge an ensemble. Raises ValueError on shapes that do not fit"
+    "Judge an ensemble; a coverage that takes more samples than there are is NaN. Raises ValueError on shapes that do not fit"
     if samples.shape[1:]!=truth.shape: raise ValueError(f"samples have shape {tuple(samples.shape)}, the truth {tuple(truth.shape)}")
     scale = torch.as_tensor(scale, dtype=samples.dtype).cpu()
     samples,truth = samples.cpu()/scale,truth.cpu()/scale; clean = truth if clean is None else clean.cpu()/scale
@@ -978,24 +979,29 @@ def score(samples:Tensor,  # Forecast ensemble, (S, B, H, C); S = 1 for a point 
     res = dict(rmse=math.sqrt(avg(se)), mse=float(unit.mean()), mse_median=float(unit.quantile(0.5)), crps=avg(crps(samples, truth)))
     if len(samples)>1:
         f = Forecast(samples)
-        for l in (0.5,0.9): lo,hi = f.interval(l); res[f'cover{100*l:g}'] = avg((truth>=lo)&(truth<=hi))
+        for l in (0.5,0.9):
+            lo,hi = f.interval(l) if f.reaches(l) else (truth,truth)
+            res[f'cover{100*l:g}'] = avg((truth>=lo)&(truth<=hi)) if f.reaches(l) else math.nan
         res['cover3s'] = avg((truth-f.mean).abs()<=3*f.std)
     return res
 
 # %% ../nbs/05_train.ipynb #8342f7ec
-def masked(x): "A padded tensor as the models take it: NaN zeroed, and the mask of what is observed (None if all is)"; mask = ~torch.isnan(x); return torch.nan_to_num(x),None if mask.all() else mask
+def masked(x):
+    "A padded tensor as the models take it: NaN zeroed, and the mask of what is observed (None if all is). What is infinite stays so, and is refused by the model"
+    mask = ~torch.isnan(x)
+    return torch.where(mask, x, 0.),None if mask.all() else mask
 
 def cut_series(series,  # SeriesSet
                horizon, # Steps H
               ):
-    "The last `horizon` steps of each unit split off: x (B, T, C), mask or None, truth (B, H, C). Raises ValueError for a unit too short"
+    "The last `horizon` steps of each unit split off: x (B, T, C), mask or None, truth (B, H, C), as precise as the series. Raises ValueError for a unit too short"
     x = series.padded(check_count(horizon, 'horizon'))
-    return *masked(x),torch.stack([torch.from_numpy(np.array(o[-horizon:], np.float32)) for o in series])
+    return *masked(x),torch.stack([torch.from_numpy(np.array(o[-horizon:], float_type(o.dtype))) for o in series])
 
 # %% ../nbs/05_train.ipynb #020c2117
 def cut_inputs(series, horizon):
-    "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without"
-    return None if series.u is None else torch.nan_to_num(known_set(series).padded())
+    "Known inputs over past and horizon, (B, T+H, U), zero behind the end; None without. Raises ValueError, naming unit, column and step, for a hole"
+    return series.padded_known()
 
 # %% ../nbs/05_train.ipynb #8ff3b739
 def check_held(
@@ -1066,10 +1072,10 @@ def latent_use(model,          # A SequenceModel
                x,              # Series, (B, T, C)
                u=None,         # Known inputs, (B, T, U)
                mask=None,      # True = observed
-               threshold=0.01, # An active latent carries more nats a step
+               threshold=0.01, # An active latent carries more nats a draw: a step, or a sequence if there is one latent for all of it
                t=None,         # Times of irregular series, (B, T)
               )->dict:
-    "ELBO, -E_q log p(x|z) (`nll`; of the values, where a model describes their times too) and KL in nats per step, of which there are `steps`; latents with more than `threshold` nats a step, and the KL of each; nll with the latents of other series (NaN for a single one)"
+    "ELBO, -E_q log p(x|z) (`nll`; of the values, where a model describes their times too) and KL in nats per step, of which there are `steps`; `active` latents with more than `threshold` nats a draw (a step, or a sequence if there is one latent for all of it), and the KL of each, nats a draw; nll with the latents of other series (NaN for a single one)"
     x = model.as_batch(x); mask = None if mask is None else expand_mask(torch.as_tensor(mask), x.shape).to(model.device)
     u = model.inputs(x, u, t, mask); out,loss = model.forward_once(x, u, mask),Loss(); loss(out, x, mask)
     res = dict(elbo=float(-loss.nll - (0 if loss.kl is None else loss.kl)), nll=float(loss.nll), kl=0., active=0, nll_shuffled=float(loss.nll), kl_latents=None, steps=loss.n)
@@ -1091,7 +1097,7 @@ def evaluate(model:SequenceModel,
              seed=0,
             )->dict:
     "One-step and multi-step errors (in units of each channel's scale), CRPS, coverage, ELBO, KL, active latents, nll with shuffled latents"
-    series = as_set(series); was = model.training; model.eval()
+    series = as_set(series).check(); was = model.training; model.eval()
     clean = None if clean is None else as_set(clean); scale = model.x_scale.cpu()
     try:
         check_held(model, series, horizon)
@@ -1111,7 +1117,7 @@ def _evaluate_batch(model, s, clean, horizon, n_samples, scale):
     t = s.padded_times(); times = {} if t is None else dict(t=t)
     fc = forecast_end(model, s, horizon, n_samples).samples.cpu()
     pred = model.emission.mean(model.predict_next(full, u, fmask, **times)).cpu()
-    target = full if clean is None else torch.nan_to_num(clean.padded())
+    target = full if clean is None else masked(clean.padded())[0]
     ok = torch.ones_like(full, dtype=torch.bool) if fmask is None else fmask.clone(); ok[:,0] = False   # nothing is before the first step
     se = torch.where(ok, ((pred-target)/scale)**2, 0.); one = se.flatten(1).sum(1)/ok.flatten(1).sum(1)
     use = latent_use(model, full, u, fmask, **times)

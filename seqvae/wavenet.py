@@ -15,7 +15,7 @@ from torch.distributions import MixtureSameFamily
 from torch.nn.utils.parametrizations import weight_norm as normalize_weight
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
-from .core import SeqOutput, Forecast, apply_whole, check_count, combine, diag_normal, fork_seed, log_prob, make_emission, sample_missing, where_normal
+from .core import SeqOutput, Forecast, apply_whole, check_count, combine, diag_normal, fork_seed, log_prob, make_emission, no_residual, sample_missing, where_normal
 from .models import Conv1d, SequenceVAE, VAEConv1d, init_cnn
 
 # %% ../nbs/03_wavenet.ipynb #07aa1c99
@@ -86,9 +86,9 @@ def _head(out_distribution, num_mixtures, discrete_channels):
     k = dict(n_components=check_count(num_mixtures, 'num_mixtures'))
     levels = dict(n_levels=check_count(discrete_channels, 'discrete_channels', 2))
     if name=='normal' and num_mixtures>1: name = 'mixture'
-    wide = dict(residual=False, relative=True)
-    args = dict(normal=wide, mixture=dict(**wide, **k), logistic=dict(residual=False, **k, **levels), categorical=levels)
-    return OUT_DISTRIBUTIONS[name],args.get(name, {})
+    wide = dict(relative=True)
+    args = dict(normal=wide, mixture=dict(**wide, **k), logistic=dict(**k, **levels), categorical=levels)
+    return OUT_DISTRIBUTIONS[name],no_residual(OUT_DISTRIBUTIONS[name], args.get(name), 'a VAEWaveNet')
 
 def _vae_arguments(in_channels, out_channels, c_channels, position, use_pad, kwargs):
     "Arguments for `VAEConv1d`, those that must agree checked"
@@ -133,7 +133,7 @@ class VAEWaveNet(SequenceVAE):
         self.vae = vae if c_channels else None
         for n,v in dict(layer_size=layer_size, stack_size=stack_size, res_kernel_size=res_kernel_size, skip_channels=skip_channels).items(): check_count(v, n)
         self.use_pad,self.position,self.gain,self.depth = use_pad,position,gain and c_channels>0 and name in ('normal','mixture'),None
-        self.u_dim,self.u_loc,self.u_scale = g_channels,torch.zeros(g_channels),torch.ones(g_channels)
+        self.u_dim,self.u_loc,self.u_scale,self.u_rest = check_count(g_channels, 'g_channels', 0),torch.zeros(g_channels),torch.ones(g_channels),torch.zeros(g_channels, dtype=torch.float64)
         self.register_buffer('longest', torch.zeros((), dtype=torch.long))
         self._layers(res_kernel_size, layer_size, stack_size, gate, make_emission(name, skip_channels, in_channels, **args))
         self.reset_parameters()
@@ -435,7 +435,7 @@ def sample(self:VAEWaveNet,
         if z is None and self.vae is not None: z = self.draw(self.prior_z(n))
         parts = [self._generate(None if z is None else z[i:i+few], None if u is None else u[i:i+few], min(few, n-i), length, burn, bar) for i in range(0, n, few)]
     x = torch.cat(parts)
-    return self.emission.restore(x, self.x_loc, self.x_scale)
+    return self.restore(x)
 
 # %% ../nbs/03_wavenet.ipynb #fd3bf70d
 @patch
@@ -475,7 +475,7 @@ def sample_naive(self:VAEWaveNet, n, length, u=None, z=None, seed=None):
             g = self.units(cut(c)) if self.gain else 1.
             f = self.net(self.emission.feed(x[:,a:t+1])*g, cut(c), cut(u), pad=a==0)[:,-1]
             x[:,t] = self.emit_in_units(f, g[:,-1] if self.gain else 1.).sample()
-    return self.emission.restore(x, self.x_loc, self.x_scale)
+    return self.restore(x)
 
 # %% ../nbs/03_wavenet.ipynb #391aa94e
 @patch
@@ -536,7 +536,7 @@ def _continue(self:VAEWaveNet, x, horizon, n, u, mask, ends):
     B,T,_ = x.shape; past = None if u is None else u[:,:T]; few = max(1, 2**18//(n*(T+horizon)))
     parts = [self._continue_rows(*(None if v is None else v[i:i+few] for v in (x, u, past, mask, ends)), horizon, n) for i in range(0, B, few)]
     s = torch.cat(parts)
-    s = self.emission.restore(s, self.x_loc, self.x_scale)
+    s = self.restore(s)
     return s.unflatten(0, (B,n)).transpose(0, 1)
 
 @patch
@@ -565,7 +565,7 @@ def impute(self:VAEWaveNet,
     xs,us,_ = self.prepare(raw, u, mask)
     with fork_seed(seed): parts = [self._particles(xs[i:i+1], None if us is None else us[i:i+1], mask[i:i+1], K, n) for i in range(len(xs))]
     s = torch.stack(parts, 1)
-    s = self.emission.restore(s, self.x_loc, self.x_scale)
+    s = self.restore(s)
     return Forecast(torch.where(mask, raw, s), known=torch.where(mask, raw, torch.full_like(raw, float('nan'))))
 
 # %% ../nbs/03_wavenet.ipynb #6e0a3cd2

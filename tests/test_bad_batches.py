@@ -192,9 +192,9 @@ def test_values_on_disk_are_named_when_they_are_read(tmp_path):
 def test_a_subset_knows_nothing_of_the_rest():
     x = SPRINGS[:3].copy(); x[1,7,1] = np.inf
     series = SeriesSet(x, **NAMES)
-    series[[0,2]].check_values()
+    series[[0,2]].check()
     assert WindowDataset(series[[2,0]]).batch([0,1])[3] is None
-    with pytest.raises(ValueError, match='unit valve .* step 7'): series[[2,1]].check_values(rows=3)
+    with pytest.raises(ValueError, match='unit valve .* step 7'): series[[2,1]].check(rows=3)
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
@@ -211,7 +211,7 @@ def test_the_names_of_known_inputs_come_with_a_table(tmp_path):
     (tmp_path/'a.csv').write_text('unit,x,heat\n'+'\n'.join(f'{k},{i},{"" if (k,i)==("b",3) else 1}' for k in 'ab' for i in range(6)))
     series = read_series(tmp_path/'a.csv', 'unit', columns=['x'], u=['heat'])
     for s in (series, prefixes(series, (1.,))):
-        with pytest.raises(ValueError, match=r'known input heat of unit .*b.* is nan at step 3'): s.check_values()
+        with pytest.raises(ValueError, match=r'known input heat of unit .*b.* is nan at step 3'): s.check()
 
 
 @pytest.mark.parametrize('emission,bad,text', [
