@@ -167,11 +167,12 @@ def padded(self:SeriesSet,
            drop=0,   # Leave out the last steps of each unit
           )->Tensor: # All units in one tensor, (B, T, C), NaN behind the end of the shorter ones
     "The units side by side, as precise as they are. Raises ValueError if a unit has nothing left, and for infinite values"
-    self.check(); lens = self.lengths-drop
+    lens = self.lengths-drop
     if lens.min()<1: raise ValueError(f"unit {self.units[int(lens.argmin())]} has {self.lengths.min()} steps: too short to forecast its last {drop}")
     kind = float_type(self.x.dtype)
     x = torch.from_numpy(np.full((len(self), int(lens.max()), self.x_dim), np.nan, kind))
     for i,n in enumerate(lens): x[i,:n] = torch.from_numpy(np.array(self[i][:n], kind))
+    if torch.isinf(x).any(): self.check()
     return x
 
 def known_set(series):
