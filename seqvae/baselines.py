@@ -133,6 +133,15 @@ def _moments(flat):
     spread = np.sqrt((np.where(seen, flat - loc, 0.0) ** 2).sum(0) / count)
     return loc, np.where(spread > 1e-9 * (1 + np.abs(loc)), spread, 1.0)
 
+
+def _refuse_infinite(series, units, what="x", hole=np.inf):
+    "Raises ValueError, with unit, step and column, for infinite values; for holes too where `hole` is NaN"
+    for unit, x in zip(units, series):
+        bad = ~np.isfinite(x) if np.isnan(hole) else np.isinf(x)
+        if bad.any():
+            step, column = np.argwhere(bad)[0]
+            raise ValueError(f"unit {unit} has {x[step, column]} in column {column} of {what} at step {step}")
+
 # %% ../nbs/08_baselines.ipynb #7268c78f
 class Baseline:
     "A forecaster fitted to training units, with paths of its own errors as its spread. A subclass sets `errors` and writes `point`"
@@ -152,6 +161,10 @@ class Baseline:
         self.since = since
         self.n_paths = check_count(n_paths, "n_paths")
         self.seed = seed
+        units = range(len(self.train))
+        _refuse_infinite(self.train, self.train.units)
+        if self.train.u is not None:
+            _refuse_infinite([self.train.known(i) for i in units], self.train.units, "u", np.nan)
         self.loc, self.scale = _moments(
             np.concatenate([np.asarray(x, np.float64) for x in self.train])
         )
@@ -240,6 +253,7 @@ def _check(self:Baseline, pasts, u):
                 f"series {i} has shape {x.shape}: expected at least {self.least} known steps"
                 f" of {self.train.x_dim} channels"
             )
+    _refuse_infinite(pasts, range(len(pasts)))
     if self.train.u is None:
         return None
     inputs = [] if u is None else [np.asarray(o, np.float64) for o in u]
@@ -247,7 +261,9 @@ def _check(self:Baseline, pasts, u):
         needed = (len(x) + self.horizon, self.train.u_dim)
         if i >= len(inputs) or len(inputs[i]) < needed[0] or inputs[i].shape[1] != needed[1]:
             raise ValueError(f"series {i} needs known inputs over past and horizon, {needed}")
-    return [o[: len(x) + self.horizon] for o, x in zip(inputs, pasts)]
+    inputs = [o[: len(x) + self.horizon] for o, x in zip(inputs, pasts)]
+    _refuse_infinite(inputs, range(len(pasts)), "u", np.nan)
+    return inputs
 
 # %% ../nbs/08_baselines.ipynb #fd072d5b
 @patch
@@ -402,12 +418,17 @@ class _Windows:
         return np.stack([units, np.concatenate(places)], 1)
 
 # %% ../nbs/08_baselines.ipynb #34dd9389
+def _flat(windows):
+    "Windows (N, A, B) as rows, (N, A*B); there may be none"
+    return windows.reshape(len(windows), windows.shape[1] * windows.shape[2])
+
+
 def _features(past, u, view):
     "Windows (N, lags, C) and inputs (N, lags+H, U) as rows with an intercept, and centre and width of the view"
     centre, width = _look(past, view)
-    parts = [((past - centre) / width).reshape(len(past), -1)]
+    parts = [_flat((past - centre) / width)]
     if u is not None:
-        parts.append(u.reshape(len(u), -1))
+        parts.append(_flat(u))
     parts.append(np.ones((len(past), 1), past.dtype))
     return np.concatenate(parts, 1), centre, width
 
@@ -431,6 +452,7 @@ class PooledRidge(Baseline):
             raise ValueError(f"penalty is not negative, got {penalty}")
         self.most, self.windows = most, _Windows(self.train, self.loc, self.scale, horizon)
         self.asked = self.origins()                    # where forecasts will be made, about
+        self.by_unit = len(np.unique(self.asked[:, 0])) >= 5
         self.chosen_on, self.kept = {}, {}             # squared errors on units held out, products
         self._choose(lags, penalty, view)
         self._fit()
@@ -466,7 +488,7 @@ def _map(self:PooledRidge, pasts, inputs):
 def _folds(self:PooledRidge, places):
     "Number of the fold that holds out each window, 0 to 4: by unit, or by stretch of time with fewer than five units (windows before the first stretch have a negative one: they are never held out)"
     units = len(self.train)
-    if units >= 5:
+    if self.by_unit:
         return (np.random.default_rng(self.seed).permutation(units) % 5)[places[:, 0]]
     first, length = self._stretch()
     return np.floor(5 * (places[:, 1] - first[places[:, 0]]) / length[places[:, 0]]).astype(int)
@@ -484,7 +506,7 @@ def _stretch(self:PooledRidge):
 def _touching(self:PooledRidge, places, fold):
     "Windows that the map for this fold must not learn from, (N,) bool"
     out = self._folds(places) == fold
-    if len(self.train) >= 5:
+    if self.by_unit:
         return out
     first, length = (o[places[:, 0]] for o in self._stretch())
     low, high = first + fold * length / 5, first + (fold + 1) * length / 5
@@ -510,13 +532,14 @@ def _products(X, Y):
 def _solve(gram, moment, penalty, n):
     "Ridge coefficients by Cholesky, (P, H*C); the last row is the intercept, which is free. A penalty below the rounding of the equations is raised until they can be solved"
     gram, moment = (torch.from_numpy(o).double() for o in (gram, moment))
-    while True:
-        weight = torch.full((len(gram),), float(penalty * n), dtype=torch.float64)
+    while penalty < 1e12:
+        weight = torch.full((len(gram),), float(penalty * max(n, 1)), dtype=torch.float64)
         weight[-1] *= 1e-6
         factor, failed = torch.linalg.cholesky_ex(gram + torch.diag(weight))
         if not failed:
             return torch.cholesky_solve(moment, factor).numpy()
         penalty = max(10 * penalty, 1e-9)
+    raise ValueError("the normal equations cannot be solved: are there huge values in the series?")
 
 
 @patch
@@ -524,14 +547,15 @@ def _rows_of(self:PooledRidge, places, lags, view):
     "Rows X (N, P) and Y (N, H*C) of these windows, as the view sees them"
     X, centre, width = self.windows.features(places, lags, view)
     Y = self.windows.future[self.windows.rows(places, 0, self.horizon)]
-    return X, ((Y - centre) / width).reshape(len(X), -1)
+    return X, _flat((Y - centre) / width)
 
 
 @patch
 def _errors_at(self:PooledRidge, places, lags, view, weights):
     "What was measured minus what the map says, standardised, (N, H, C); and the widths"
     X, centre, width = self.windows.features(places, lags, view)
-    y = (X @ weights.astype(np.float32)).reshape(len(X), self.horizon, -1) * width + centre
+    y = (X @ weights.astype(np.float32)).reshape(len(X), self.horizon, self.train.x_dim)
+    y = y * width + centre
     return self.windows.measured[self.windows.rows(places, 0, self.horizon)] - y, width
 
 # %% ../nbs/08_baselines.ipynb #1b29fee9
@@ -560,44 +584,39 @@ def _choose(self:PooledRidge, lags, penalty, view):
 
 @patch
 def _held_out_error(self:PooledRidge, choice):
-    "Mean squared error, standardised, of (view, lags, penalty) on the units of the first fold; remembered"
+    "Mean squared error, standardised, of (view, lags, penalty) on one fifth that is held out; remembered"
     view, lags, penalty = choice
     key = (view, lags, float(f"{penalty:.3g}"))
     if key not in self.chosen_on:
-        held = self.asked[self._folds(self.asked) == 0]
+        fold = self._folds(self.asked).min()
+        held = self.asked[self._folds(self.asked) == fold]
         if (view, lags) not in self.kept:
             places = self._learn_from(lags, self.most)
-            places = places[~self._touching(places, 0)]
+            places = places[~self._touching(places, fold)]
             X, Y = self._rows_of(places, lags, view)
             self.kept = {(view, lags): (*_products(X, Y), len(X))}
         gram, moment, n = self.kept[view, lags]
         weights = _solve(gram, moment, penalty, n)
         error = self._errors_at(held, lags, view, weights)[0]
-        self.chosen_on[key] = float(np.nanmean(error**2))
+        seen = error[np.isfinite(error)]
+        self.chosen_on[key] = float((seen**2).mean()) if len(seen) else np.inf
     return self.chosen_on[key]
 
 # %% ../nbs/08_baselines.ipynb #743b1f84
 @patch
 def _fit(self:PooledRidge):
-    "The map from all units, and the errors of each fifth by the map that has not seen it"
+    "The map from all units, and the errors of each fifth by the map that has not seen it (by one that is zero, where nothing is left to learn from)"
     places = self._learn_from(self.lags, self.most)
     X, Y = self._rows_of(places, self.lags, self.view)
     gram, moment = _products(X, Y)
     errors, fold_of = [], self._folds(self.asked)
     for fold in np.unique(fold_of):
         out = self._touching(places, fold)
-        if out.all():
-            continue
         seen = _products(X[out], Y[out])
         weights = _solve(gram - seen[0], moment - seen[1], self.penalty, (~out).sum())
         held = self.asked[fold_of == fold]
         error, width = self._errors_at(held, self.lags, self.view, weights)
         errors.append((error / width if self.view == "window" else error) * self.scale)
-    if not errors:
-        raise ValueError(
-            "too few windows to hold any out: more or longer training units, or a shorter"
-            f" horizon than {self.horizon}"
-        )
     self.errors = whole_paths(np.concatenate(errors), self.seed)
     self.weights = _solve(gram, moment, self.penalty, len(X))
     if self.windows.inputs is not None:

@@ -1,8 +1,10 @@
 "Baselines with a spread: what they promise, on processes whose answer is known"
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from seqvae import cli
 from seqvae.baselines import (
     VIEWS,
     PerUnit,
@@ -16,8 +18,10 @@ from seqvae.baselines import (
     usual_baselines,
     whole_paths,
 )
+from seqvae.cli import held_cuts, hold_out, judge
 from seqvae.data import SeriesSet
-from seqvae.train import score
+from seqvae.dvae import DVAE
+from seqvae.train import evaluate, score
 
 
 def random_walks(units, steps, seed, channels=1):
@@ -305,3 +309,79 @@ def test_bad_requests_say_what_to_do():
     for bad in (dict(lags=0), dict(penalty=-1.0)):
         with pytest.raises(ValueError):
             PooledRidge(train, 5, **bad)
+
+
+def ragged(units, seed, u_dim=0):
+    "Units of different lengths with holes, one of them without a single value in a channel"
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(35, 80, units)
+    x = [with_holes(w[:n], 0.2, i) for i, (w, n) in enumerate(zip(random_walks(units, 80, seed, 2), lengths))]
+    x[0][:, 1] = np.nan
+    u = [rng.standard_normal((n, u_dim)).astype(np.float32) for n in lengths] if u_dim else None
+    return SeriesSet(x, [f"unit {i}" for i in range(units)], u=u)
+
+
+@pytest.mark.parametrize("u_dim", [0, 1])
+def test_judge_puts_the_baselines_beside_the_model(u_dim):
+    train, held = ragged(20, 0, u_dim), ragged(5, 1, u_dim)
+    model = DVAE(2, 2, 8, u_dim).eval()
+    table, full = judge(model, held, 10, train, n_samples=20)
+    assert list(table.index) == [
+        "model", "persistence", "straight line", "seasonal naive", "AR, per unit", "pooled ridge",
+    ]  # fmt: skip
+    spread = table[["rmse", "crps", "cover50", "cover90", "cover3s"]]
+    assert spread.notna().all(axis=None) and (table.crps < table.rmse).all()
+    assert full["crps"] == table.crps["model"]
+    cuts = held_cuts(held, 10)
+    truth = torch.from_numpy(np.stack([x[-10:] for x in cuts]))
+    own = PooledRidge(train, 10).hindcast(cuts, 20)
+    assert table.crps["pooled ridge"] == score(own, truth, scale=model.x_scale)["crps"]
+
+
+def test_a_split_that_no_baseline_could_learn_from_is_refused_before_training():
+    x = [np.zeros((n, 1), np.float32) for n in (18, 18, 18, 90, 18)]
+    for seed in range(6):
+        try:
+            train, _ = hold_out(SeriesSet(x), 0.2, 15, seed)
+        except ValueError as error:
+            assert "long enough" in str(error)
+        else:
+            assert train.lengths.max() >= 21
+
+
+@pytest.mark.slow
+def test_demo_puts_the_baselines_beside_the_model(monkeypatch, tmp_path, capsys):
+    small = dict(units=230, window=60, horizon=8, rows=8, n_paths=1, h_dim=8, steps=2, lr=1e-3, bs=8)
+    monkeypatch.setattr(cli, "DEMO", small)
+    rule = lambda x, horizon, dt, grid: persistence(x, horizon)  # noqa: E731
+    monkeypatch.setattr(cli, "harmonic", rule)
+    monkeypatch.setattr(cli, "_demo_figures", lambda *args: None)
+    few = lambda net, test, horizon, clean: evaluate(net, test[:3], horizon, 5, clean[:3])  # noqa: E731
+    monkeypatch.setattr(cli, "evaluate", few)
+    cli.demo(str(tmp_path), steps=2)
+    rows = pd.read_csv(tmp_path / "table.csv", index_col=0)
+    assert {"DVAE", "seasonal naive", "pooled ridge", "oracle: two harmonics"} < set(rows.index)
+    assert rows[["crps", "cover90"]].notna().all(axis=None)
+    assert "pooled ridge" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lengths", [(22,), (40,), (16, 22, 30), (12, 12, 12, 12, 12, 60)])
+def test_few_short_units_are_enough_for_something(lengths):
+    train = [random_walks(1, n, i)[0] for i, n in enumerate(lengths)]
+    samples = PooledRidge(train, 10).forecast([train[-1][:8]], n_samples=7)
+    assert samples.shape == (7, 1, 10, 1) and samples.isfinite().all()
+
+
+def test_what_is_not_a_number_is_refused_where_it_stands():
+    x = random_walks(6, 40, 0, 2)
+    x[3, 17, 1] = np.inf
+    with pytest.raises(ValueError, match="unit 3 has inf in column 1 of x at step 17"):
+        PerUnit(persistence, x, 5)
+    u = np.zeros((6, 40, 1))
+    u[2, 5] = np.nan
+    x = random_walks(6, 40, 0, 2)
+    with pytest.raises(ValueError, match="unit 2 has nan in column 0 of u at step 5"):
+        PooledRidge(SeriesSet(x, u=u), 5)
+    ridge = PooledRidge(SeriesSet(x, u=np.zeros((6, 40, 1))), 5)
+    with pytest.raises(ValueError, match="unit 0 has nan in column 0 of u at step 5"):
+        ridge.forecast(x[:1, :20], u=u[2:3])
