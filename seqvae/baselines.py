@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'persistence', 'trend', 'ar', 'var', 'harmonic', 'forecast_all', 'fill_causal', 'fill_between', 'Baseline',
-           'whole_paths', 'PerUnit', 'SeasonalNaive', 'PooledRidge', 'usual_baselines']
+           'whole_paths', 'PerUnit', 'SeasonalNaive', 'PooledRidge', 'usual_baselines', 'LinearPrediction']
 
 # %% ../nbs/08_baselines.ipynb #7b939899
 from functools import partial
@@ -638,3 +638,72 @@ def usual_baselines(train,       # Units to learn from: SeriesSet, list or array
         "AR, per unit": PerUnit(ar, train, horizon, order=order, **shared),
         "pooled ridge": PooledRidge(train, horizon, **shared),
     }
+
+# %% ../nbs/08_baselines.ipynb #62c6f139
+class LinearPrediction:
+    "A linear autoregression that all series share, with a Gaussian for each value: exact likelihoods of one-channel series"
+
+    def __init__(self,
+                 series,      # List of (T_i,) arrays to learn from
+                 order=32,    # Values it reads
+                 spans=(1, 8, 40, 200, 800), # The variance follows mean squared errors of so many last values; () for one variance
+                 ridge=1e-4,  # Penalty, per value
+                ):
+        self.order, self.spans = check_count(order, "order"), tuple(spans)
+        pairs = [(self._past(x), np.asarray(x, np.float64)) for x in series]
+        gram = sum(past.T @ past for past, _ in pairs)
+        moment = sum(past.T @ x for past, x in pairs)
+        n = sum(len(x) for _, x in pairs)
+        self.weights = np.linalg.solve(gram + ridge * n * np.eye(order), moment)
+        errors = [x - past @ self.weights for past, x in pairs]
+        self.level = float(np.square(np.concatenate(errors)).mean())
+        self.shares = np.zeros(len(self.spans))
+        if self.spans:
+            self._follow(errors[:: -(-n // 1_000_000)])
+
+    def _past(self, x):
+        "The last `order` values before each, zero before the first, (T, order)"
+        before = np.concatenate([np.zeros(self.order), np.asarray(x, np.float64)])
+        return np.lib.stride_tricks.sliding_window_view(before, self.order)[:-1]
+
+    def _energies(self, error):
+        "Mean squared errors of the last values, over each span, (T, spans)"
+        total = np.concatenate([[0.0], np.square(error).cumsum()])
+        now = np.arange(len(error))
+        first = [np.maximum(now - span, 0) for span in self.spans]
+        return np.stack([(total[now] - total[f]) / np.maximum(now - f, 1) for f in first], 1)
+
+# %% ../nbs/08_baselines.ipynb #c90fb40f
+@patch
+def _follow(self:LinearPrediction, errors):
+    "Weights of the energies by maximum likelihood"
+    energies = torch.from_numpy(np.concatenate([self._energies(e) for e in errors]))
+    squared = torch.from_numpy(np.square(np.concatenate(errors)))
+    start = np.log([self.level / 10, *[0.5 / len(self.spans)] * len(self.spans)])
+    logs = torch.tensor(start, requires_grad=True)
+    search = torch.optim.LBFGS([logs], max_iter=40, line_search_fn="strong_wolfe")
+
+    def loss():
+        search.zero_grad()
+        variance = logs[0].exp() + energies @ logs[1:].exp()
+        nll = (variance.log() + squared / variance).mean() / 2
+        nll.backward()
+        return nll
+
+    search.step(loss)
+    self.level, *self.shares = logs.detach().exp().tolist()
+
+
+@patch
+def log_prob(self:LinearPrediction,
+             series,      # List of (T_i,) arrays
+            )->np.ndarray: # (B,)
+    "Log-likelihood of each series, nats"
+    nats = []
+    for x in series:
+        error = np.asarray(x, np.float64) - self._past(x) @ self.weights
+        variance = self.level
+        if self.spans:
+            variance = self.level + self._energies(error) @ np.array(self.shares)
+        nats.append(-0.5 * (np.log(2 * np.pi * variance) + error**2 / variance).sum())
+    return np.array(nats)

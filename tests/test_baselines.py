@@ -6,6 +6,7 @@ import pytest
 import torch
 from seqvae import cli
 from seqvae.baselines import (
+    LinearPrediction,
     VIEWS,
     PerUnit,
     PooledRidge,
@@ -385,3 +386,29 @@ def test_what_is_not_a_number_is_refused_where_it_stands():
     ridge = PooledRidge(SeriesSet(x, u=np.zeros((6, 40, 1))), 5)
     with pytest.raises(ValueError, match="unit 0 has nan in column 0 of u at step 5"):
         ridge.forecast(x[:1, :20], u=u[2:3])
+
+
+def test_linear_prediction_has_the_exact_likelihood_of_a_gaussian_process():
+    rng = np.random.default_rng(0)
+    x = np.zeros((40, 60))
+    for t in range(1, 60):
+        x[:, t] = 0.7 * x[:, t - 1] + 0.5 * rng.standard_normal(40)
+    lp = LinearPrediction(x, order=1, spans=(), ridge=0)
+    slope, variance = lp.weights[0], lp.level
+    errors = x - slope * np.concatenate([np.zeros((40, 1)), x[:, :-1]], 1)
+    expected = torch.distributions.Normal(0, variance**0.5).log_prob(torch.tensor(errors)).sum(1)
+    assert np.allclose(lp.log_prob(x), expected)
+    assert slope == pytest.approx(0.7, abs=0.05) and variance == pytest.approx(0.25, rel=0.06)
+
+
+def test_linear_prediction_is_a_density():
+    "The integral over the next value is 1, whatever came before; nothing later is read"
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 50)) * np.exp(rng.standard_normal((30, 1)))
+    lp = LinearPrediction(list(x), order=3, spans=(1, 4))
+    grid = np.linspace(-60, 60, 24001)
+    for t in (1, 2, 30):
+        before = lp.log_prob([x[0, :t]])[0]
+        nexts = np.array(lp.log_prob([np.append(x[0, :t], v) for v in grid[::8]]))
+        assert np.exp(nexts - before).sum() * (grid[8] - grid[0]) == pytest.approx(1, abs=2e-3)
+    assert lp.log_prob(list(x)).sum() > LinearPrediction(list(x), 3, ()).log_prob(list(x)).sum() + 100
