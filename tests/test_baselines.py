@@ -12,11 +12,13 @@ from seqvae.baselines import (
     PooledRidge,
     SeasonalNaive,
     ar,
+    bounded,
     fill_between,
     fill_causal,
     persistence,
     trend,
     usual_baselines,
+    _Windows,
     whole_paths,
 )
 from seqvae.cli import held_cuts, hold_out, judge
@@ -135,6 +137,8 @@ def ridge_places(units, steps, horizon, since):
 def test_errors_of_the_ridge_are_of_units_it_has_not_seen():
     "Pure noise and more coefficients than windows: errors on the units it learned from would be tiny"
     noise = np.random.default_rng(0).standard_normal((40, 30, 2)).astype(np.float32)
+    few = PooledRidge(noise[:16], 5, lags=24, penalty=1e-5, view="level", since=1, n_paths=16)
+    assert few.errors.std() > 0.9
     ridge = PooledRidge(noise, 5, lags=20, penalty=1e-5, view="level", since=1)
     assert ridge.errors.std() > 0.9
     test = np.random.default_rng(1).standard_normal((200, 30, 2)).astype(np.float32)
@@ -253,6 +257,18 @@ def test_known_inputs_enter_at_their_own_time():
         ridge.forecast(x[30:, :-8])
     with pytest.raises(ValueError, match=r"series 1 needs .*\(50, 1\)"):
         ridge.forecast(x[30:32, :-8], u=[u[0], u[1, :49]])
+
+
+def test_windows_never_reach_into_another_unit():
+    x = SeriesSet([np.arange(4.0)[:, None], 10 + np.arange(6.0)[:, None]])
+    windows = _Windows(x, np.zeros(1), np.ones(1), horizon=2)
+    features, centre, width = windows.features(np.array([[1, 2], [0, 1]]), 4, "level")
+    assert features.tolist() == [[10, 10, 10, 11, 1], [0, 0, 0, 0, 1]]
+    for view, row, size in (("last", [-1, -1, -1, 0, 1], 1), ("level", [10, 10, 10, 11, 1], 1)):
+        features, centre, width = windows.features(np.array([[1, 2]]), 4, view)
+        assert features.tolist() == [row] and width.item() == size
+        assert centre.item() == (11 if view == "last" else 0)
+    assert windows.all_places(np.array([3, 3])).tolist() == [[0, 2], [1, 3], [1, 4]]
 
 
 def test_units_of_different_lengths():
@@ -412,3 +428,35 @@ def test_linear_prediction_is_a_density():
         nexts = np.array(lp.log_prob([np.append(x[0, :t], v) for v in grid[::8]]))
         assert np.exp(nexts - before).sum() * (grid[8] - grid[0]) == pytest.approx(1, abs=2e-3)
     assert lp.log_prob(list(x)).sum() > LinearPrediction(list(x), 3, ()).log_prob(list(x)).sum() + 100
+
+
+def test_training_data_are_bounded_without_thinning_time():
+    x = SeriesSet(list(random_walks(10, 30, 0, 2)), [f"u{i}" for i in range(10)])
+    assert bounded(x) is x
+    some = bounded(x, values=200)
+    assert len(some) == 3 and set(some.units) < set(x.units)
+    assert np.array_equal(some[1], x[x.units.index(some.units[1])])
+    u = np.arange(30.0)[None, :, None]
+    one = bounded(SeriesSet(x[4][None], ["long"], u=u), values=60)
+    assert one.units == ["long"] and np.array_equal(one[0], x[4][-20:])
+    assert np.array_equal(one.known(0)[:, 0], np.arange(10.0, 30))
+
+
+@pytest.mark.parametrize("process", ["walk", "noise"])
+def test_many_holes_neither_leak_nor_narrow_the_spread(process):
+    "Filled with what comes later, windows would tell the future; filled targets are easier than measured ones"
+    make = random_walks if process == "walk" else lambda n, t, seed: np.diff(random_walks(n, t + 1, seed), axis=1)
+    train, test = with_holes(make(300, 50, 0), 0.6), make(300, 50, 1)
+    truth, known = last(test, 8), with_holes(test, 0.6, 1)
+    inside = coverage(PooledRidge(train, 8, lags=4, since=1).hindcast(known), truth)
+    assert 0.86 < inside.mean() < 0.945 and inside[0] > 0.84, inside
+
+
+def test_spread_of_windows_goes_with_their_amplitude():
+    train, test = random_walks(200, 60, 0), random_walks(200, 60, 1)
+    for x in (train, test):
+        x[::2] *= 4
+    inside = PooledRidge(train, 10, lags=30, view="window").hindcast(test)
+    for half in (slice(0, None, 2), slice(1, None, 2)):
+        share = coverage(inside[:, half], last(test, 10)[half]).mean()
+        assert 0.75 < share < 0.985
