@@ -23,7 +23,7 @@ def summary(rows):
         print(f"\nmass_spring, noise {noise}, {len(rs)} data seeds, {spread([r['cpu_s'] for r in rs], '{:.0f}')} CPU-seconds of training: median (range)")
         for k in ('one_step_mse_median','one_step_mse','mse','mse_median','crps','cover50','cover90','cover3s','kl','kl_T40','active','nll','nll_shuffled'): print(f"  {k:20} {spread([r['dvae'][k] for r in rs])}")
         for b in ('persistence','trend','seasonal','ar32','var2','ridge','harmonic2'):
-            have = [r[b] for r in (simple if b!='harmonic2' else rs) if b in r]
+            have = [r[b] for r in ((simple or rs) if b!='harmonic2' else rs) if b in r]
             if have: print(f"  {'mse of '+b:20} {spread([o['mse'] for o in have])}   median unit {spread([o['mse_median'] for o in have])}" + (f"   crps {spread([o['crps'] for o in have])}   cover90 {spread([o['cover90'] for o in have], '{:.3f}')}" if 'cover90' in have[0] else ''))
     rs = [r for r in rows if r.get('set')=='FD001' and 'rows' in r and r.get('part')!='baselines']; simple = [r for r in rows if r.get('set')=='FD001' and r.get('part')=='baselines'] or rs
     if rs:
