@@ -1,6 +1,6 @@
 """All measured claims: speed ratios, then accuracy over three data seeds (some seven hours on two cores with all data sets), summed up as medians with their range.
 
-    python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--spivae PYTHON] [--music FOLDER] [--fsdd FOLDER] [--physionet FOLDER] [--coal FOLDER] [--quakes FOLDER] [--results FILE]      # run; JSON lines are added to FILE
+    python benchmarks/run.py [--cmapss FOLDER] [--sparc FOLDER] [--spivae PYTHON] [--review FOLDER] [--music FOLDER] [--fsdd FOLDER] [--physionet FOLDER] [--coal FOLDER] [--quakes FOLDER] [--results FILE]      # run; JSON lines are added to FILE
     python benchmarks/run.py --summary FILE                          # sum up what is there
 """
 import argparse, json, os, statistics, subprocess, sys
@@ -19,16 +19,19 @@ def spread(vs, form='{:.4g}'): return f"{form.format(statistics.median(vs))} ({f
 def summary(rows):
     "Median and range over seeds of each figure"
     for noise in sorted({r['noise'] for r in rows if 'noise' in r}):
-        rs = [r for r in rows if r.get('noise')==noise]
+        rs = [r for r in rows if r.get('noise')==noise and 'dvae' in r]; simple = [r for r in rows if r.get('noise')==noise and 'ridge' in r]
         print(f"\nmass_spring, noise {noise}, {len(rs)} data seeds, {spread([r['cpu_s'] for r in rs], '{:.0f}')} CPU-seconds of training: median (range)")
         for k in ('one_step_mse_median','one_step_mse','mse','mse_median','crps','cover50','cover90','cover3s','kl','kl_T40','active','nll','nll_shuffled'): print(f"  {k:20} {spread([r['dvae'][k] for r in rs])}")
-        for b in ('persistence','ar32','var2','harmonic2'): print(f"  {'mse of '+b:20} {spread([r[b]['mse'] for r in rs])}   median unit {spread([r[b]['mse_median'] for r in rs])}")
-    rs = [r for r in rows if r.get('set')=='FD001' and 'rows' in r]
+        for b in ('persistence','trend','seasonal','ar32','var2','ridge','harmonic2'):
+            have = [r[b] for r in ((simple or rs) if b!='harmonic2' else rs) if b in r]
+            if have: print(f"  {'mse of '+b:20} {spread([o['mse'] for o in have])}   median unit {spread([o['mse_median'] for o in have])}" + (f"   crps {spread([o['crps'] for o in have])}   cover90 {spread([o['cover90'] for o in have], '{:.3f}')}" if 'cover90' in have[0] else ''))
+    rs = [r for r in rows if r.get('set')=='FD001' and 'rows' in r and r.get('part')!='baselines']; simple = [r for r in rows if r.get('set')=='FD001' and r.get('part')=='baselines'] or rs
     if rs:
         print(f"\nFD001, 30 cycles ahead, 14 sensors, {len(rs)} seeds of split and training, {spread([r['cpu_s'] for r in rs], '{:.0f}')} CPU-seconds")
-        for n in rs[0]['rows']:
+        for n in dict.fromkeys(['model', *simple[0]['rows']]):
+            have = [r['rows'][n] for r in (rs if n=='model' else simple)]
             for k in ('rmse','crps','cover90'):
-                if rs[0]['rows'][n].get(k) is not None: print(f"  {n:14} {k:8} {spread([r['rows'][n][k] for r in rs])}")
+                if have[0].get(k) is not None: print(f"  {n:14} {k:8} {spread([o[k] for o in have])}")
 
     rs = [r for r in rows if r.get('set')=='static']
     if rs: static_summary(rs)
@@ -36,20 +39,31 @@ def summary(rows):
     if rs: diffusion_summary(rs)
     rul_summary([r for r in rows if r.get('task')=='rul'])
     ode_summary(rows)
+    speed_summary([r for r in rows if r.get('task')=='speed' or (r.get('set')=='diffusion' and 'speed' in r)])
     for name,flat in (('jsb',lambda r: r), ('fsdd',lambda r: {f'{task} {m}':v for task in ('waves','spectra') for m,v in r.get(task, {}).items()})):
         rs = [r for r in rows if r.get('set')==name and r['part']=='test']
         if rs: family_summary(name, [flat(r) for r in rs])
+
+def speed_summary(rows):
+    "Ratios of time: how often ours fits into the reference"
+    if rows: print('\nspeed, ratios of time (median, quartiles where there are several runs)')
+    for r in rows:
+        for k,v in r.get('speed', r).items():
+            if isinstance(v, list): print(f"  {k:42} {v[0]:.2f}x ({v[1]:.2f} to {v[2]:.2f})")
+            elif k=='generation': [print(f"  {'drawing, '+w:42} {x:.1f}x") for w,x in v.items()]
+            elif k=='epoch_ratio': print(f"  {'VAEWaveNet epoch, spivae':42} {1/v:.2f}x")
+            elif k=='fbm_ratio': print(f"  {'fractional Brownian motion, path by path':42} {v:.0f}x")
 
 def family_summary(name, rs):
     print(f"\n{dict(jsb='JSB chorales, test, nats per frame (lower is better)', fsdd='FSDD, test: waveforms of a held-out speaker, nats per 200-sample frame (higher is better); spectra, SI-SDR in dB')[name]}")
     for m in sorted({k for r in rs for k,v in r.items() if isinstance(v, dict)}):
         have = [r[m] for r in rs if m in r]
-        for k in have[0]: print(f"  {m+' '+k:34} {spread([r[k] for r in have])}   {len(have)} seed{'s' if len(have)>1 else ''}")
+        for k in [k for k in have[0] if all(k in o for o in have)]: print(f"  {m+' '+k:34} {spread([r[k] for r in have])}   {len(have)} seed{'s' if len(have)>1 else ''}")
 
 def rul_summary(rows):
     "Remaining useful life: a line for each model and set, at the last cycle, over all cycles, and on held-out training engines"
-    names = dict(last='test engines, last cycle', all='test engines, all cycles (another task)', mid_life='held-out training engines, all cycles with 6 to 145 left')
-    keys = dict(last=('rmse','nasa','crps','cover50','cover95','width95'), all=('rmse','crps','cover95'), mid_life=('rmse','crps','cover50','cover95','width95'))
+    names = dict(last='test engines, last cycle, truth capped at 125 too', last_uncapped='test engines, last cycle, true RUL without a cap', all='test engines, all cycles (another task)', mid_life='held-out training engines, all cycles with 6 to 145 left')
+    keys = dict(last=('rmse','nasa','crps','cover50','cover95','width95'), last_uncapped=('rmse','nasa','crps','cover95'), all=('rmse','crps','cover95'), mid_life=('rmse','crps','cover50','cover95','width95'))
     for s,part,n in sorted({(r['set'],k,r['members']) for r in rows for k in names if k in r}):
         rs = [r for r in rows if r['set']==s and part in r and r['members']==n]; print(f"\nRUL, {s}, {names[part]}, {n} network{'s' if n>1 else ''}, cap 125: median (range) of the seeds")
         for m in dict.fromkeys(m for r in rs for m in r[part]):
@@ -57,14 +71,14 @@ def rul_summary(rows):
             line = [f"{k} {show([r[part][m][k] for r in have], '{:.0f}' if k=='nasa' else '{:.3g}')}" for k in keys[part] if k in have[0][part][m]]
             if part=='last' and f'{m} cautious' in have[0]: line.append(f"nasa of the cautious answer {show([r[f'{m} cautious'] for r in have], '{:.0f}')}")
             cpu = [r['cpu_s'][m] for r in have if m in r['cpu_s']]
-            if cpu and part!='all': line.append(f"CPU-s {show(cpu, '{:.0f}')}")
+            if cpu and part in ('last','mid_life'): line.append(f"CPU-s {show(cpu, '{:.0f}')}")
             print(f"  {m:14} {', '.join(line)}   {len(have)} seed{'s' if len(have)>1 else ''}")
 
 def ode_summary(rows):
     "Continuous time: spirals, PhysioNet, rates of events, speed"
     for n in (100,50,30):
         rs = [r for r in rows if r.get('task')=='spirals' and r['n_obs']==n and r['part']=='test']
-        if rs: print(f"\nspirals, {n} measurements, RMSE on clean points, {len(rs)} seeds: median (range)\n  " + ', '.join(f"{label} {spread([r[k] for r in rs], '{:.3f}')}" for k,label in dict(after='100 steps after', within='within the window', median_series='median series, after', oracle='oracle, after', cover50='50 % interval holds', cover90='90 % interval holds').items()) + f", CPU-s {spread([r['cpu_s'] for r in rs], '{:.0f}')}")
+        if rs: print(f"\nspirals, {n} measurements, RMSE on clean points, {len(rs)} seeds: median (range)\n  " + ', '.join(f"{label} {spread([r[k] for r in rs], '{:.3f}')}" for k,label in dict(after='100 steps after', within='within the window', median_series='median series, after', oracle='oracle, after', cover50='50 % interval holds', cover90='90 % interval holds', before='100 steps before, which nothing asks for', solver_error='largest error of the solver').items()) + f", CPU-s {spread([r['cpu_s'] for r in rs], '{:.0f}')}")
     for what,label in dict(reconstruct='all measurements through one latent (interpolation in the published sense)', ahead='one step ahead').items():
         rs = [r for r in rows if r.get('task')=='physionet' and r['what']==what and r['part']=='test']
         if rs:
@@ -102,10 +116,10 @@ def diffusion_summary(rs):
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--sparc', default=os.environ.get('SEQVAE_SPARC')); p.add_argument('--spivae', default=os.environ.get('SEQVAE_SPIVAE'), help='interpreter of an environment that has the spivae package'); p.add_argument('--music', default=os.environ.get('SEQVAE_MUSIC')); p.add_argument('--fsdd', default=os.environ.get('SEQVAE_FSDD')); p.add_argument('--physionet', default=os.environ.get('SEQVAE_PHYSIONET')); p.add_argument('--coal', default=os.environ.get('SEQVAE_COAL')); p.add_argument('--quakes', default=os.environ.get('SEQVAE_QUAKES')); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
+    p.add_argument('--cmapss', default=os.environ.get('SEQVAE_CMAPSS')); p.add_argument('--sparc', default=os.environ.get('SEQVAE_SPARC')); p.add_argument('--spivae', default=os.environ.get('SEQVAE_SPIVAE'), help='interpreter of an environment that has the spivae package'); p.add_argument('--review', default=os.environ.get('SEQVAE_REVIEW'), help='clone of the code of the review of dynamical VAEs'); p.add_argument('--music', default=os.environ.get('SEQVAE_MUSIC')); p.add_argument('--fsdd', default=os.environ.get('SEQVAE_FSDD')); p.add_argument('--physionet', default=os.environ.get('SEQVAE_PHYSIONET')); p.add_argument('--coal', default=os.environ.get('SEQVAE_COAL')); p.add_argument('--quakes', default=os.environ.get('SEQVAE_QUAKES')); p.add_argument('--results', default='runs/bench.jsonl'); p.add_argument('--summary')
     a = p.parse_args()
     if a.summary: summary([json.loads(l) for l in Path(a.summary).read_text().splitlines()]); sys.exit()
-    subprocess.run([sys.executable, here/'speed.py'], check=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
+    quiet = json.loads(one((here/'speed.py', *(['--review', a.review] if a.review else []))))      # alone, before the others take the cores
     jobs = [(here/'mass_spring.py', '--noise', n, '--seed', s) for s in range(3) for n in (0.1, 0.)]
     jobs += [(here/'static.py', '--seed', s, *(['--sparc', a.sparc] if a.sparc else [])) for s in range(3)]
     jobs += [(here/'diffusion.py', '--speed', *(['--spivae', a.spivae] if a.spivae else []))]+[(here/'diffusion.py', '--seed', s) for s in range(5)]
@@ -119,7 +133,8 @@ if __name__=='__main__':
     if a.coal and a.quakes: jobs += [(here/'events.py', a.coal, a.quakes, '--seed', s) for s in range(3)]
     if a.music: jobs += [(here/'music.py', a.music, '--seed', s) for s in range(3)]
     if a.fsdd: jobs += [(here/'speech.py', a.fsdd, '--seed', s) for s in range(3)]
-    out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = []
+    out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = [quiet]
     with ThreadPoolExecutor(2) as ex, out.open('a') as f:
-        for line in ex.map(one, jobs): rows.append(json.loads(line)); f.write(line+'\n'); f.flush(); print(f"{len(rows)} of {len(jobs)} runs done", flush=True)
+        f.write(json.dumps(quiet)+'\n')
+        for line in ex.map(one, jobs): rows.append(json.loads(line)); f.write(line+'\n'); f.flush(); print(f"{len(rows)-1} of {len(jobs)} runs done", flush=True)
     summary(rows)

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'FIT_FILES', 'DEMO', 'COMMANDS', 'USAGE', 'table', 'check_folder', 'whole_folder', 'hold_out', 'held_cuts',
-           'end_of', 'forecast_unit', 'fit_series', 'fill_past', 'judge', 'fit', 'forecast', 'demo', 'rul', 'spelled',
-           'main']
+           'end_of', 'forecast_unit', 'fit_series', 'judge', 'fit', 'forecast', 'demo', 'rul', 'spelled', 'main']
 
 # %% ../nbs/09_cli.ipynb #e407b36d
 import contextlib, json, os, shutil, sys, tempfile, time, warnings
@@ -17,7 +16,7 @@ from .core import EMISSIONS, Forecast, check_count, load_model, write_whole
 from .data import SeqDataLoaders, SeriesSet, cmapss, mass_spring, prefixes, read_series, split_units
 from .dvae import DVAE
 from .train import KLAnneal, Overshooting, cut_inputs, cut_series, check_possible, evaluate, masked, score, seq_learner, steps_since
-from .baselines import ar, forecast_all, harmonic, persistence, trend
+from .baselines import PerUnit, harmonic, usual_baselines
 from .plot import plot_forecast, plot_latents, plot_life, plot_lives, plot_training
 from .rul import CONDITIONS, ConditionNormalizer, at_last, by_band, cautious, fit_rul, nasa_score, rul_forecasts, rul_series, rul_table, truth_of
 
@@ -92,7 +91,8 @@ def hold_out(series, valid, horizon, seed):
             out.u_names = series.u_names
             return out
         train,held = part(0, n),part(n, None)                  # nothing of the held-out part is trained on, nor the other way round
-    held_cuts(held, horizon); return train,held
+    held_cuts(held, horizon); prefixes(train, (1.,), least=horizon+6)      # both long enough to be judged, and to learn a baseline from
+    return train,held
 
 def held_cuts(held, horizon, fractions=(0.5,0.75,1.)):
     "Where held-out units are judged: cut off at these shares of their length, if a forecast and some past fit in, and something was observed in both. Warns of places and units that this leaves out, raises ValueError if it leaves none"
@@ -162,22 +162,21 @@ def fit_series(series:SeriesSet, # Units to learn from
     return learn,held
 
 # %% ../nbs/09_cli.ipynb #0984cfd8
-def fill_past(o, horizon, default):
-    "A series for baselines, which take no holes: the known part interpolated from itself, `default` (C,) where a channel was never seen"
-    past = pd.DataFrame(np.array(o[:-horizon])).interpolate(limit_direction='both').to_numpy()
-    return np.concatenate([np.where(np.isnan(past), default, past), o[-horizon:]])
-
 def judge(model,         # A SequenceModel
           held,          # Units it has not seen, SeriesSet
           horizon,       # Steps H
+          train,         # Units that it and the baselines learned from, SeriesSet
           n_samples=100, # Ensemble members
          ):              # The table, and all that `evaluate` says
-    "Table of the model, persistence, a straight line and AR on held-out units, each forecast from several places; and all that `evaluate` says of the model"
-    cuts = held_cuts(held, horizon); scale = model.x_scale.cpu(); full = evaluate(model, cuts, horizon, n_samples)
-    past = [fill_past(o, horizon, model.x_loc.cpu().numpy()) for o in cuts]; _,_,truth = cut_series(cuts, horizon)
-    rows = {'model':full}
-    for name,f,kw in (('persistence',persistence,{}), ('straight line',trend,{}), ('AR, per unit',ar,dict(order=16))): rows[name] = score(forecast_all(f, past, horizon, **kw), truth, scale=scale)
-    return table(rows),full
+    "Table of the model and `usual_baselines` on held-out units, each forecast from several places; and all that `evaluate` says of the model"
+    cuts = held_cuts(held, horizon)
+    full = evaluate(model, cuts, horizon, n_samples)
+    truth = cut_series(cuts, horizon)[2]
+    rows = {"model": full}
+    for name, baseline in usual_baselines(train, horizon).items():
+        samples = baseline.hindcast(cuts, n_samples)
+        rows[name] = score(samples, truth, scale=model.x_scale.cpu())
+    return table(rows), full
 
 # %% ../nbs/09_cli.ipynb #58c974fb
 FIT_FILES = ['model.safetensors','run.json','table.csv','training.png','forecast.png']
@@ -204,7 +203,7 @@ def fit(path:str, # CSV (.gz), Parquet, NPY or NPZ file with one row a step
     print(series)
     out = check_folder(out, FIT_FILES)
     learn,held = fit_series(series, model, horizon, steps, window, z_dim, h_dim, emission, valid=valid, seed=seed)
-    net = learn.model.eval(); tab,full = judge(net, held, horizon)
+    net = learn.model.eval(); tab,full = judge(net, held, horizon, learn.dls.train_ds.series)
     fc,truth = forecast_unit(net, end_of(held, horizon), horizon, seed)
     about = dict(unit=unit, time=time, columns=series.names, u=cols(u), horizon=horizon, held_out=[str(o) for o in held.units])
     with whole_folder(out) as folder:
@@ -259,8 +258,11 @@ def demo(out:str='runs/demo', # Folder for model, table and figures
     test,clean = ms.x[n+100:],ms.clean[n+100:]; res = evaluate(net, test, H, clean=clean)
     rows = {'DVAE':res}
     future,cfuture = torch.from_numpy(test[:,-H:]),torch.from_numpy(clean[:,-H:])
-    for name,f,kw in (('persistence',persistence,{}),('AR(32), per unit',ar,{}),('oracle: two harmonics',harmonic,dict(dt=ms.t[1], grid=np.geomspace(.02, np.pi/ms.t[1], 1000)))):
-        rows[name] = score(forecast_all(f, test, H, **kw), future, clean=cfuture, scale=net.x_scale)
+    grid = np.geomspace(.02, np.pi/ms.t[1], 1000)
+    fitted = usual_baselines(ms.x[:n], H, since=1, order=32, seed=seed)
+    fitted['oracle: two harmonics'] = PerUnit(harmonic, ms.x[:n], H, since=1, n_paths=60, dt=ms.t[1], grid=grid)
+    for name,baseline in fitted.items():
+        rows[name] = score(baseline.hindcast(test, seed=seed), future, clean=cfuture, scale=net.x_scale)
     rows['persistence']['one_step_rmse'] = float(np.sqrt((((test[:,:-1]-clean[:,1:])/net.x_scale.cpu().numpy())**2).mean()))
     tab = table(rows)
     with whole_folder(out) as folder:
@@ -299,12 +301,14 @@ def rul(path:str, # Folder with NASA's text files: train_FD001.txt(.gz), test_..
     fcs = rul_forecasts(train, test, ens, seed=seed); tab = rul_table(fcs, test); s,truth = at_last(fcs['dvae'].samples, test.lengths),truth_of(test)
     lo,hi = (v[:,0,0] for v in Forecast(s[:,:,None,None]).interval(.95)); i = int(np.argsort(test.lengths)[-min(3, len(test))])
     estimates = pd.DataFrame(dict(unit=test.units, cycles=test.lengths, mean=s.mean(0), lo95=lo, hi95=hi, cautious=cautious(s), rul=truth))
+    whole = rul_series(cmapss(path, set, cap=None).test, norm); beyond = int((truth_of(whole)>data.cap).sum()); uncapped = rul_table(fcs, whole)
     with whole_folder(out) as folder:
         ens['dvae'].save(folder, norm, set=set)
         _save_csv(tab, folder/'table.csv'); _save_csv(rul_table(fcs, test, 'all'), folder/'table_all_cycles.csv'); _save_csv(by_band(s, truth), folder/'bands.csv')
-        _save_csv(estimates, folder/'estimates.csv', index=False)
+        _save_csv(estimates, folder/'estimates.csv', index=False); _save_csv(uncapped, folder/'table_uncapped.csv')
         _save_fig(plot_lives(s, truth, .95), folder/'engines.png'); _save_fig(plot_life(fcs['dvae'], test[i][:,0], i, test.lengths[i]), folder/'engine.png')
-    print(f"\nlast cycle of {len(test)} test engines, capped at {data.cap:g} cycles:"); _show(tab.drop(columns='n'))
+    print(f"\nlast cycle of {len(test)} test engines, estimates and truth capped at {data.cap:g} cycles:"); _show(tab.drop(columns='n'))
+    print(f"\nthe same estimates against the true RUL; {beyond} of the {len(test)} engines have more than {data.cap:g} cycles left:"); _show(uncapped[['rmse','nasa','mae','crps','cover95']])
     print(f"NASA score of the answers that weigh being late: {nasa_score(cautious(s), truth):.0f}\n{time.time()-start:.0f} s; models, tables and figures are in {out}")
 
 # %% ../nbs/09_cli.ipynb #4699e026

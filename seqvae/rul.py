@@ -157,7 +157,7 @@ LEVELS = (0.5,0.9,0.95)
 def evaluate_rul(samples:Tensor, # Draws of the RUL, (S, N); S = 1 for a point estimate
                  truth:Tensor,   # (N,)
                 )->dict:         # n, rmse, nasa, mae, crps, and cover50, width50, ... of the central intervals
-    "Judge estimates in cycles. Intervals that take more draws than there are have NaN; they are closed, so where draws pile up at the cap they hold more of the truth than they promise. Raises ValueError on shapes that do not fit and on NaN"
+    "Judge estimates in cycles, against the truth as it is given: whether it is capped is up to the caller, and belongs beside the figures. Intervals that take more draws than there are have NaN; they are closed, so where draws pile up at the cap they hold more of the truth than they promise. Raises ValueError on shapes that do not fit and on NaN"
     samples,truth = torch.as_tensor(samples).double(),torch.as_tensor(truth).double()
     if samples.ndim!=2 or samples.shape[1:]!=truth.shape or not len(truth): raise ValueError(f"samples have shape {tuple(samples.shape)}, the truth {tuple(truth.shape)}: expected (S, N) and (N,)")
     if not (samples.isfinite().all() and truth.isfinite().all()): raise ValueError("estimates and truth must be finite")
@@ -196,7 +196,7 @@ def at_all(v:Tensor,  # (..., B, T, 1)
 
 def at_cycles(v, lengths, at): "`at_last` or `at_all`, by the name 'last' or 'all'"; return {'last':at_last, 'all':at_all}[at](v, lengths)
 
-def truth_of(series, at='last'): "RUL of a SeriesSet at the 'last' or at 'all' cycles"; return at_cycles(series.padded(), series.lengths, at)
+def truth_of(series, at='last'): "RUL of a SeriesSet at the 'last' or at 'all' cycles, as it stands in the series: capped, if their table was"; return at_cycles(series.padded(), series.lengths, at)
 
 # %% ../nbs/11_rul.ipynb #f3166841
 def window_features(u,         # Inputs of one unit, (T, U)
@@ -384,7 +384,7 @@ def rul_forecasts(train,     # Run-to-failure units, SeriesSet
     for k,o in ensembles.items(): out[k] = point_forecast(o, train, test, cap, n_samples, seed) if isinstance(o.models[0].emission, MSEEmission) else o.simulate(inputs_of(test), n_samples, seed)
     return out
 
-def rul_table(forecasts, test, at='last'): "`evaluate_rul` of each forecast at the 'last' or at 'all' cycles of the test units"; return pd.DataFrame({k:evaluate_rul(at_cycles(o.samples, test.lengths, at), truth_of(test, at)) for k,o in forecasts.items()}).T
+def rul_table(forecasts, test, at='last'): "`evaluate_rul` of each forecast at the 'last' or at 'all' cycles of the test units, against the RUL that these carry: capped, if their table was (`cmapss` caps test engines too, at 125; with `cap=None` it does not)"; return pd.DataFrame({k:evaluate_rul(at_cycles(o.samples, test.lengths, at), truth_of(test, at)) for k,o in forecasts.items()}).T
 
 # %% ../nbs/11_rul.ipynb #7dfbc1c3
 @torch.no_grad()

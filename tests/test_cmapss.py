@@ -16,8 +16,9 @@ def test_from_csv_to_forecast(cmapss_path, tmp_path):
     fd.train.to_csv(tmp_path/'engines.csv.gz', index=False); fd.test.to_csv(tmp_path/'new.csv', index=False)
     main(['fit', str(tmp_path/'engines.csv.gz'), '--unit','unit', '--time','cycle', '--columns',','.join(sensors), '--horizon','30', '--steps','150', '--h_dim','32', '--out',str(tmp_path/'run')])
     table = pd.read_csv(tmp_path/'run/table.csv', index_col=0)
-    best = table.loc[['persistence','AR, per unit']].min()
-    assert table.rmse['model']<0.9*best.rmse and table.crps['model']<0.9*best.crps       # held-out engines, 30 cycles ahead
+    assert {'persistence','straight line','seasonal naive','AR, per unit','pooled ridge'}<set(table.index) and table[['crps','cover50','cover90']].notna().all(axis=None)
+    assert table.rmse['model']<0.9*table.rmse['persistence'] and table.crps['model']<0.9*table.crps['persistence']       # held-out engines, 30 cycles ahead
+    assert table.rmse['pooled ridge']<0.8*table.rmse['persistence'] and 0.85<table.cover90['pooled ridge']<0.94
     assert 0.75<table.cover90['model']<0.98
     main(['forecast', str(tmp_path/'run'), str(tmp_path/'new.csv'), '--horizon','30', '--samples','50'])
     fc = pd.read_csv(tmp_path/'run/forecast.csv')

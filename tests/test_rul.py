@@ -1,8 +1,9 @@
 "Remaining useful life on NASA's engines: data by condition, the command, wrong inputs. Needs the C-MAPSS files (skipped, with a reason, without)"
 import numpy as np, pandas as pd, pytest, shutil, torch
 from seqvae.cli import main
+from seqvae.core import Forecast
 from seqvae.data import cmapss
-from seqvae.rul import CONDITIONS, ConditionNormalizer, Ensemble, at_last, evaluate_rul, inputs_of, load_ensemble, rul_model, rul_series, truth_of, window_regression
+from seqvae.rul import CONDITIONS, ConditionNormalizer, Ensemble, at_last, evaluate_rul, inputs_of, load_ensemble, rul_model, rul_series, rul_table, truth_of, window_regression
 
 @pytest.mark.parametrize('name,sensors,shortest', [('FD001',14,31), ('FD002',15,21), ('FD004',16,19)])
 def test_conditions(cmapss_path, name, sensors, shortest):
@@ -23,7 +24,7 @@ def test_short_engines_are_kept(cmapss_path):
 
 def test_command(cmapss_path, tmp_path, capsys):
     main(['rul', str(cmapss_path), '--set', 'FD001', '--members', '2', '--steps', '40', '--out', str(tmp_path/'run')])
-    assert {'table.csv','table_all_cycles.csv','bands.csv','estimates.csv','engines.png','engine.png','ensemble.json','model0.safetensors','model1.safetensors'}<={o.name for o in (tmp_path/'run').iterdir()}
+    assert {'table.csv','table_uncapped.csv','table_all_cycles.csv','bands.csv','estimates.csv','engines.png','engine.png','ensemble.json','model0.safetensors','model1.safetensors'}<={o.name for o in (tmp_path/'run').iterdir()}
     tab = pd.read_csv(tmp_path/'run/table.csv', index_col=0); assert list(tab.index)==['training mean','ridge','boosting','gru','dvae']
     assert tab.rmse['training mean']>38 and 14<tab.rmse['ridge']<19 and tab.rmse['dvae']<25 and tab.crps['dvae']<.6*tab.crps['training mean']
     est = pd.read_csv(tmp_path/'run/estimates.csv'); fd = cmapss(cmapss_path, 'FD001'); assert len(est)==100 and (est.lo95<=est['mean']).all() and (est['mean']<=est.hi95+1e-4).all() and est.hi95.max()<=125
@@ -46,3 +47,15 @@ def test_wrong_files(cmapss_path, tmp_path, capsys):
     (tmp_path/'RUL_FD001.txt').write_text('\n'.join(rul)); (tmp_path/'test_FD001.txt.gz').unlink(); (tmp_path/'test_FD001.txt').write_text('1 1 0.5\n1 2 0.5\n'); says('C-MAPSS has 26')
     fd = cmapss(cmapss_path, 'FD001'); norm = ConditionNormalizer.fit(fd.train)
     with pytest.raises(ValueError, match="no column 's11'"): norm(fd.test.drop(columns='s11'))
+
+@pytest.mark.parametrize('name,beyond', [('FD001',11), ('FD002',57), ('FD004',67)])
+def test_the_truth_beyond_the_cap_is_not_lost(cmapss_path, name, beyond):
+    "Estimates that are perfect under the cap are wrong by what is beyond it"
+    capped, whole = cmapss(cmapss_path, name), cmapss(cmapss_path, name, cap=None)
+    norm = ConditionNormalizer.fit(capped.train, CONDITIONS[name])
+    test, full = rul_series(capped.test, norm), rul_series(whole.test, norm)
+    missing = (truth_of(full)-125).clamp(min=0)
+    assert int((missing>0).sum())==beyond
+    perfect = dict(perfect=Forecast(test.padded().nan_to_num().expand(2, -1, -1, -1)))
+    assert rul_table(perfect, test).rmse['perfect']==0
+    assert rul_table(perfect, full).rmse['perfect']==pytest.approx(float(missing.square().mean().sqrt()), rel=1e-5)
