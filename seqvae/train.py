@@ -657,7 +657,7 @@ def _loss_facts(loss):
 def _facts(learn):
     "What makes a run this run and no other, as lines of text"
     seed = torch.initial_seed()  # a large one if nobody set any
-    facts = {"epochs": learn.n_epoch, "seed": seed if seed < 2**32 else None}
+    facts = {"epochs": learn.n_epoch, "torch seed": seed if seed < 2**32 else None}
     facts |= _model_facts(learn.model) | _loss_facts(learn.loss_func)
     for what, dl in zip(("training", "validation"), learn.dls):
         facts |= _data_facts(dl, what)
@@ -871,7 +871,7 @@ def begin(self: Checkpoint):
     self.restore(entry)
     epoch, n_epoch = entry["epoch"], entry["n_epoch"]
     if self.loud and epoch == n_epoch:
-        print(f"{self.path} has all {n_epoch} epochs: nothing is left to train")
+        print(f"{self.path} has this fit to its end: nothing is left to train")
     elif self.loud and epoch:
         print(f"{self.path} goes on after epoch {epoch} of {n_epoch}")
     return epoch

@@ -437,6 +437,25 @@ def test_a_second_fit_trains_again_and_both_resume(tmp_path):
         assert not all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_early_stopping_in_the_first_of_two_fits(tmp_path):
+    "It ends before its last epoch, and the second is found behind it all the same"
+
+    def script(*cbs, death=()):
+        learn = learner(EarlyStoppingCallback(min_delta=0.5, patience=2))
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(9, 1e-2, cbs=list(cbs))
+            assert len(learn.recorder.values) == 3
+            try:
+                learn.fit(3, 1e-2, cbs=[*cbs, *death])
+            except KeyboardInterrupt:
+                pass
+        return learn
+
+    path = tmp_path / "run.pt"
+    script(Checkpoint(path), death=[Die(1)])
+    same_run(script(), script(Checkpoint(path)))
+
+
 @pytest.mark.parametrize("phase, epoch", [(0, 0), (1, 0), (1, 1)])
 def test_fine_tune_resumes_in_either_phase(tmp_path, phase, epoch):
     class DieInPhase(Callback):
