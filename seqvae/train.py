@@ -48,7 +48,6 @@ class Loss:
 # %% ../nbs/05_train.ipynb #3048f3dc
 class KLAnneal(Callback):
     "Move the loss's beta from `start` to `end` over the first `warmup` share of training (Bowman et al. 2016); validation always uses `end`"
-    keeps = ("last",)
     def __init__(self,
                  warmup=0.2, # Share of training over which beta moves
                  start=0.,   # First beta
