@@ -1318,7 +1318,9 @@ class SeqDataLoaders(DataLoaders):
         vds = WindowDataset(valid, valid_window or window, max(stride, (valid_window or window or 1)//2), pad)
         n = None if n is None else min(check_count(n, 'n'), len(tds))
         dls = cls(SeqDL(tds, bs=bs, shuffle=True, n=n, by_length=by_length, **{"drop_last":(n or len(tds))>=bs and not by_length, **kwargs}), SeqDL(vds, bs=2*bs, by_length=by_length, **kwargs))
-        for dl in dls: dl.rng.seed(seed)
+        for dl in dls:
+            dl.seed = seed
+            dl.rng.seed(seed)
         dls.device = device or torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         dls.normalizer = Normalizer.fit(train) if normalize else None
         dls.u_normalizer = Normalizer.fit(known_set(train), constant='keep') if normalize and train.u is not None else None

@@ -11,13 +11,14 @@ __all__ = ['NothingObserved', 'Loss', 'PublishedLoss', 'searching', 'KLAnneal', 
            'check_held', 'steps_since', 'forecast_end', 'latent_use', 'evaluate']
 
 # %% ../nbs/05_train.ipynb #a8965791
-import math, random, warnings
+import functools, hashlib, inspect, math, random, time, warnings
+from enum import Enum
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn, Tensor
 from torch.distributions import Distribution, Independent
-from fastai.basics import Learner, Callback, Metric, Adam, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, Recorder
-from fastai.callback.all import AMPMode, GradientClip, LRFinder, MixedPrecision, ParamScheduler, ShowGraphCallback
+from fastai.basics import Learner, Callback, Metric, Adam, CancelBatchException, CancelFitException, CancelStepException, Recorder, join_path_file, noop
+from fastai.callback.all import AMPMode, EarlyStoppingCallback, GradientAccumulation, GradientClip, LRFinder, MixedPrecision, ParamScheduler, ProgressCallback, ReduceLROnPlateau, SaveModelCallback, ShowGraphCallback, TrackerCallback
 from fastai.learner import AvgLoss, AvgSmoothLoss
 from torch.amp import GradScaler
 from fastcore.basics import PrettyString, patch, store_attr
@@ -106,11 +107,22 @@ class KLAnneal(Callback):
         if shape not in ('linear','geometric') or (shape=='geometric' and min(start, 1 if end is None else end)<=0): raise ValueError(f"shape is 'linear', or 'geometric' between positive betas, got {shape!r} from {start} to {end}")
         store_attr(); self.last = end
     def before_fit(self):
-        if self.last is None: self.last = self.learn.loss_func.beta
+        own = _lend_beta(self.learn.loss_func)
+        if self.last is None: self.last = own
     def before_batch(self):
         w = min(1., self.pct_train/self.warmup) if self.training and not searching(self) else 1.
         self.learn.loss_func.beta = self.start + w*(self.last-self.start) if self.shape=='linear' else self.start**(1-w)*self.last**w
-    def after_fit(self): self.learn.loss_func.beta = self.last
+    def after_fit(self): _settle_beta(self.learn.loss_func, self.last)
+
+def _lend_beta(loss):
+    "The beta that a loss has of its own, kept as `own_beta` while a schedule moves it: a fit that dies leaves another"
+    if not hasattr(loss, "own_beta"): loss.own_beta = loss.beta
+    return loss.own_beta
+
+def _settle_beta(loss, beta):
+    "End a schedule: beta is the loss's own again"
+    loss.beta = beta
+    vars(loss).pop("own_beta", None)
 
 # %% ../nbs/05_train.ipynb #fc65b461
 class BetaSchedule(Callback):
@@ -131,8 +143,9 @@ class BetaSchedule(Callback):
         while i<len(ends)-1 and pct>=ends[i]: i += 1
         w = min(1., (pct-ends[i]+self.shares[i])/(self.ramp*self.shares[i])) if self.ramp and i else 1.
         return self.betas[i-1]+w*(self.betas[i]-self.betas[i-1]) if i else self.betas[0]
+    def before_fit(self): _lend_beta(self.learn.loss_func)
     def before_batch(self): self.learn.loss_func.beta = self.beta(self.pct_train) if self.training and not searching(self) else self.betas[-1]
-    def after_fit(self): self.learn.loss_func.beta = self.betas[-1]
+    def after_fit(self): _settle_beta(self.learn.loss_func, self.betas[-1])
 
 # %% ../nbs/05_train.ipynb #7d196627
 class ModelSchedule(Callback):
@@ -390,18 +403,19 @@ class LossParts(Callback):
 # %% ../nbs/05_train.ipynb #39808d8c
 class KLPerLatent(Callback):
     "Keep the KL of each latent, nats a draw, after every epoch of the last fit: `kls`, (epochs, Z)"
+    keeps,fitting = ("kls",),False
     def __init__(self): self.kls = np.zeros((0,0)); self.start()
     def start(self): self.total,self.n = 0.,0
-    def before_fit(self):
-        self.start(); self.search = hasattr(self, 'lr_finder')                  # a search for the learning rate is no fit
-        if not self.search: self.kls = np.zeros((0,0))
-    def before_train(self): self.start()
+    def before_fit(self): self.fitting = False                                  # `validate` has the events of a fit, but trains nothing
+    def before_train(self):
+        self.start(); self.fitting = not hasattr(self, "lr_finder")             # a search for the learning rate is no fit
+        if self.fitting and self.epoch==0: self.kls = np.zeros((0,0))
     def before_validate(self): self.start()
     def after_loss(self):
         v = self.learn.loss_func.kl_latents
         if v is not None and torch.isfinite(v).all(): self.total = self.total+v.detach().cpu().numpy()*self.learn.loss_func.n; self.n += self.learn.loss_func.n
     def after_epoch(self):
-        if self.n and not self.search: self.kls = np.concatenate([self.kls.reshape(-1, len(self.total)), [self.total/self.n]])
+        if self.n and self.fitting: self.kls = np.concatenate([self.kls.reshape(-1, len(self.total)), [self.total/self.n]])
         self.start()
     def survivors(self, threshold=0.1):
         "Latents above `threshold` nats at the end, most informative first. Raises ValueError before training, and for a model without latents"
@@ -425,6 +439,7 @@ class SkipNonFinite(Callback):
 
     order = GradientClip.order - 0.5  # mixed precision sees infinite gradients first
     run_valid = False
+    keeps = ("row", "total", "tried", "taken", "last")  # over a resume
 
     def __init__(
         self,
@@ -530,28 +545,30 @@ def _of_units(dl):
 # %% ../nbs/05_train.ipynb #c31e62de
 class FixedNoise(Callback):
     "The same random numbers in every validation; training goes on with its own as if nothing had been drawn"
-    run_train = False
+    run_train,before = False,None
     def __init__(self, seed=0): self.seed = seed
     def before_validate(self): self.before = torch.get_rng_state(),torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []; torch.manual_seed(self.seed)
     def after_validate(self):
+        if self.before is None: return
         torch.set_rng_state(self.before[0])
         if self.before[1]: torch.cuda.set_rng_state_all(self.before[1])
+        self.before = None
 
 class Snapshots(Callback):
     "Keep `look(model)` at chosen training steps, in evaluation mode and without gradients, as `shots`: {step: what it returned}"
-    run_valid = False
+    run_valid,keeps = False,("shots",)
     def __init__(self,
                  look,    # Function of the model
                  steps,   # Numbers of training steps after which to look; 0 is before the first
                 ):
         self.look,self.steps,self.shots = look,{check_count(s, 'step', 0) for s in steps},{}
     def before_train(self):
-        if self.epoch==0: self.shots = {}; self.shoot(0)
+        if self.epoch==0 and not hasattr(self, "lr_finder"): self.shots = {}; self.shoot(0)
     def after_batch(self): self.shoot(self.train_iter)
     def after_train(self):
-        if self.epoch==self.n_epoch-1 and (missed := sorted(self.steps-set(self.shots))): warnings.warn(f"training ended after {self.train_iter} steps: no snapshot of {missed}")
+        if self.epoch==self.n_epoch-1 and not hasattr(self, "lr_finder") and (missed := sorted(self.steps-set(self.shots))): warnings.warn(f"training ended after {self.train_iter} steps: no snapshot of {missed}")
     def shoot(self, step):
-        if step not in self.steps: return
+        if step not in self.steps or hasattr(self, "lr_finder"): return            # a search for the learning rate is no fit
         was = self.model.training; self.model.eval()
         try:
             with torch.no_grad(), fork_seed(0): self.shots[step] = self.look(self.model)
@@ -560,10 +577,12 @@ class Snapshots(Callback):
 # %% ../nbs/05_train.ipynb #8789bb85
 class KeepBest(Callback):
     "End training with the weights of the epoch whose validation loss, `best`, was lowest"
-    order,trained = Recorder.order+10,False
+    order,keeps = Recorder.order+10,("trained","best","epoch_of_best","weights")
+    trained,best,epoch_of_best,weights = False,math.inf,None,None
+    def before_fit(self): self.trained = False                                 # `Learner.validate` comes with the events of a fit, but trains nothing
     def before_train(self):
-        self.trained = True                                                    # `Learner.validate` comes with the events of a fit, but without this one
-        if self.epoch==0: self.best,self.epoch_of_best,self.weights = math.inf,None,None
+        self.trained = not hasattr(self, "lr_finder")                          # nor is a search for the learning rate a fit
+        if self.trained and self.epoch==0: self.best,self.epoch_of_best,self.weights = math.inf,None,None
     def after_epoch(self):
         if not self.trained: return
         v = self.recorder.values[-1][self.recorder.metric_names[1:].index('valid_loss')]
@@ -573,49 +592,575 @@ class KeepBest(Callback):
         self.trained = False
 
 # %% ../nbs/05_train.ipynb #ad481bc3
-def _plain(o):
-    "fastai's lists and numpy's numbers as plain ones, which a checkpoint may hold"
-    if isinstance(o, dict): return {k:_plain(v) for k,v in o.items()}
-    if isinstance(o, (L,list,tuple)): return [_plain(v) for v in o]
-    return o.item() if isinstance(o, np.generic) else o
+_MARK = "seqvae checkpoint: "  # of a pair that stands for something else
 
+
+def _pack(o):
+    "The same of what `torch.load(weights_only=True)` reads, or a TypeError"
+    if isinstance(o, np.generic):
+        return o.item()
+    if o is None or isinstance(o, (bool, int, float, str, bytes)):
+        return o
+    if isinstance(o, Tensor):
+        return o.detach().cpu().clone().as_subclass(Tensor)
+    if isinstance(o, np.ndarray) and o.dtype.kind in "biufc":
+        return _MARK + "array", torch.from_numpy(np.array(o, order="C"))
+    if isinstance(o, Path):
+        return _MARK + "path", str(o)
+    if isinstance(o, dict):
+        return {_pack(key): _pack(value) for key, value in o.items()}
+    if type(o) is list and o and all(_is_number(v, o[0]) for v in o):
+        return _MARK + "numbers", torch.stack([_pack(v) for v in o])
+    if isinstance(o, L):
+        return _MARK + "L", [_pack(v) for v in o]
+    if type(o) in (list, tuple, set):
+        return type(o)(_pack(v) for v in o)
+    kinds = "tensors, arrays, numbers, text, and lists and dictionaries of them"
+    raise TypeError(f"a {type(o).__name__}, and a checkpoint holds {kinds}")
+
+
+def _is_number(value, first):
+    "A tensor of one number, of the same type as the first?"
+    same = isinstance(value, Tensor) and value.dtype == getattr(first, "dtype", None)
+    return same and value.ndim == 0
+
+# %% ../nbs/05_train.ipynb #9790473a
+_BACK = {  # what the pairs of `_pack` stand for
+    _MARK + "array": Tensor.numpy,
+    _MARK + "path": Path,
+    _MARK + "numbers": lambda stacked: [v.clone() for v in stacked],
+    _MARK + "L": lambda rest: L(_unpack(v) for v in rest),
+}
+
+
+def _unpack(o):
+    "What went into `_pack`"
+    if isinstance(o, dict):
+        return {key: _unpack(value) for key, value in o.items()}
+    if isinstance(o, tuple) and len(o) == 2 and isinstance(o[0], str) and o[0] in _BACK:
+        return _BACK[o[0]](o[1])
+    if isinstance(o, (list, tuple, set)):
+        return type(o)(_unpack(v) for v in o)
+    return o
+
+# %% ../nbs/05_train.ipynb #9d597964
+_KEEPS = {  # attributes of fastai's callbacks that live from epoch to epoch
+    Recorder: ("values", "losses", "lrs", "iters", "log")
+    + ("smooth_loss.count", "smooth_loss.val"),
+    TrackerCallback: ("best", "new_best"),
+    EarlyStoppingCallback: ("wait",),
+    ReduceLROnPlateau: ("wait",),
+    SaveModelCallback: ("last_saved_path",),
+    ParamScheduler: ("hps",),
+    GradientAccumulation: ("count",),
+    MixedPrecision: ("scales",),
+}
+
+
+def _keeps(cb):
+    "Names of the attributes that a callback wants to find again"
+    kinds = [names for kind, names in _KEEPS.items() if isinstance(cb, kind)]
+    return [*sum(kinds, ()), *getattr(type(cb), "keeps", ())]
+
+
+def _has_state(cb):
+    "Does it carry anything along? (Ask its class: a callback answers for its model)"
+    return hasattr(type(cb), "state_dict") or bool(_keeps(cb))
+
+
+def _owner(cb, name):
+    "The object that a dotted name ends at, and the last part of the name"
+    *path, last = name.split(".")
+    return functools.reduce(getattr, path, cb), last
+
+
+def _attributes(cb):
+    "What a callback keeps, as far as it is there yet"
+    owners = {name: _owner(cb, name) for name in _keeps(cb)}
+    return {
+        name: getattr(owner, last)
+        for name, (owner, last) in owners.items()
+        if last in vars(owner) or hasattr(type(owner), last)
+    }
+
+# %% ../nbs/05_train.ipynb #055257fe
+def _saved_file(cb):
+    "Where a SaveModelCallback that keeps one best model has it"
+    return join_path_file(cb.fname, cb.learn.path / cb.learn.model_dir, ext=".pth")
+
+
+def _state_of(cb):
+    "What a callback carries along, for a file. Raises TypeError for what that cannot hold"
+    state = cb.state_dict() if hasattr(type(cb), "state_dict") else _attributes(cb)
+    one_file = isinstance(cb, SaveModelCallback) and not cb.every_epoch
+    if one_file and cb.last_saved_path and _saved_file(cb).exists():
+        content = bytearray(_saved_file(cb).read_bytes())
+        state["saved file"] = torch.frombuffer(content, dtype=torch.uint8)
+    packed = {}
+    for name, value in state.items():
+        try:
+            packed[name] = _pack(value)
+        except TypeError as e:
+            raise TypeError(f"{type(cb).__name__} keeps in {name!r} {e}") from None
+    return packed
+
+
+def _give_back(cb, state):
+    "Give a callback what `_state_of` took from it"
+    state = _unpack(state)
+    if (content := state.pop("saved file", None)) is not None:
+        file = content.numpy()
+        write_whole(_saved_file(cb), lambda tmp: Path(tmp).write_bytes(file))
+    if hasattr(type(cb), "load_state_dict"):
+        return cb.load_state_dict(state)
+    for name, value in state.items():
+        owner, last = _owner(cb, name)
+        setattr(owner, last, value)
+
+# %% ../nbs/05_train.ipynb #04ce59cc
+def _digest(array):
+    "Hash of an array's bytes; above 64 MB of 64 blocks, first and last among them"
+    rows = max(1, 2**20 * len(array) // max(1, array.nbytes))
+    starts = range(0, len(array), rows)
+    if len(starts) > 64:
+        starts = np.linspace(0, len(array) - rows, 64).astype(int)
+    digest = hashlib.blake2b(str(array.dtype).encode(), digest_size=6)
+    for start in starts:
+        digest.update(np.ascontiguousarray(array[start : start + rows]))
+    return digest.hexdigest()
+
+
+def _text(value):
+    "A setting as a line of text, to compare and to show"
+    if isinstance(value, Tensor):
+        narrow = value.dtype == torch.bfloat16  # which numpy does not have
+        value = (value.float() if narrow else value).detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        size = "x".join(map(str, value.shape))
+        return f"{size} numbers ({_digest(value)})" if size else _text(value.item())
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.9g}"
+    if isinstance(value, functools.partial):
+        return f"{_text(value.func)} with {_text(value.keywords)}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_text(v)}" for key, v in value.items())
+    if isinstance(value, (list, tuple, L, set)):
+        texts = map(_text, value)
+        return f"[{', '.join(sorted(texts) if isinstance(value, set) else texts)}]"
+    if value is None or isinstance(value, (bool, int, str, np.generic, Path, Enum)):
+        return str(value)
+    name = getattr(value, "__qualname__", getattr(value, "__name__", None))
+    return name if callable(value) and name else type(value).__name__
+
+# %% ../nbs/05_train.ipynb #ad6105ed
+def _settings(o):
+    "The arguments of an object's constructor that it kept under their names"
+    kinds = [kind for kind in type(o).__mro__[:-1] if "__init__" in vars(kind)]
+    names = [
+        name for kind in kinds for name in inspect.signature(kind.__init__).parameters
+    ]
+    return {name: vars(o)[name] for name in names if name in vars(o)}
+
+
+def _kind(o):
+    "The full name of an object's class, or of a function"
+    if isinstance(o, functools.partial):
+        return _text(o)
+    kind = o if inspect.isroutine(o) else type(o)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _data_facts(dl, what):
+    "Sizes, order and contents of the data behind a loader"
+    data = getattr(dl, "dataset", None)
+    series = getattr(data, "series", None)
+    order = ("shuffle", "drop_last", "n", "by_length", "seed")
+    facts = {name: getattr(dl, name, None) for name in order}
+    facts["batch size"] = getattr(dl, "bs", None) or getattr(dl, "batch_size", None)
+    facts |= {name: getattr(data, name, None) for name in ("window", "stride")}
+    facts["items"] = len(data) if hasattr(data, "__len__") else None
+    if series is not None:
+        facts["units"] = len(series)
+        names = ("lengths", "starts", "x", "u", "t")
+        facts |= {f"data {name}": getattr(series, name) for name in names}
+    for i, tensor in enumerate(getattr(data, "tensors", None) or ()):
+        facts[f"data {i}"] = tensor
+    return {f"{what} {name}": value for name, value in facts.items()}
+
+# %% ../nbs/05_train.ipynb #c9fdc04a
+def _rate_facts(opt, cbs):
+    "The optimiser, and its hyperparameters: values, or schedules at 16 points of training"
+    scheds = {}
+    for cb in cbs:
+        if isinstance(cb, ParamScheduler):
+            scheds |= cb.scheds
+    steps = [_text(step) for step in getattr(opt, "cbs", ())]
+    facts = {"optimiser": _kind(opt), "optimiser steps": steps}
+    facts["schedules"] = sorted(scheds)
+    for name, sched in scheds.items():
+        points = [np.atleast_1d(sched((i + 0.5) / 16)) for i in range(16)]
+        facts[f"highest {name}"] = np.max(points)
+        facts[f"schedule of {name}"] = np.concatenate(points).tolist()
+    for name in (name for name in opt.hypers[0] if name not in scheds):
+        values = [group[name] for group in opt.hypers]
+        facts[name] = values if len(values) > 1 else values[0]
+    return facts
+
+# %% ../nbs/05_train.ipynb #10a3d026
+_TRAIN = (
+    "schedule",
+    "tracker",
+    "training",
+    "fp16",
+    "mixup",
+    "rnn",
+)  # of fastai.callback
+
+
+def _callback_facts(cbs):
+    "The callbacks that change training or have something to keep, and their settings"
+    facts, names = {}, []
+    for cb in cbs:
+        rooms = type(cb).__module__.split(".")
+        trains = rooms[0] == "seqvae" or (rooms[0] == "fastai" and rooms[-1] in _TRAIN)
+        watches = isinstance(cb, (Recorder, LossParts, Checkpoint))
+        if watches or not (trains or _has_state(cb)):
+            continue
+        name = type(cb).__name__
+        names.append(name)
+        name += f" {names.count(name)}" * (names.count(name) > 1)
+        facts |= {f"{name} {setting}": v for setting, v in _settings(cb).items()}
+    return {"callbacks": sorted(names), **facts}
+
+# %% ../nbs/05_train.ipynb #8e9d4646
+def _model_facts(model):
+    "The class of a model, its configuration, and how many numbers it has to learn"
+    facts = {"model": _kind(model)}
+    if isinstance(config := getattr(model, "config", None), dict):
+        facts |= {f"model {name}": value for name, value in config.items()}
+    free, held = (
+        sum(p.numel() for p in model.parameters() if p.requires_grad == grad)
+        for grad in (True, False)
+    )
+    return {**facts, "free parameters": free, "frozen parameters": held}
+
+
+def _loss_facts(loss):
+    "The class of a loss and its settings; its own beta, where a schedule moves it"
+    settings = _settings(loss)
+    if hasattr(loss, "own_beta"):
+        settings["beta"] = loss.own_beta
+    return {"loss": _kind(loss), **{f"loss {name}": v for name, v in settings.items()}}
+
+
+def _facts(learn):
+    "What makes a run this run and no other, as lines of text"
+    seed = torch.initial_seed()  # a large one if nobody set any
+    facts = {"epochs": learn.n_epoch, "torch seed": seed if seed < 2**32 else None}
+    facts |= _model_facts(learn.model) | _loss_facts(learn.loss_func)
+    for what, dl in zip(("training", "validation"), learn.dls):
+        facts |= _data_facts(dl, what)
+    for name in ("normalizer", "u_normalizer"):
+        scaler = getattr(learn.dls, name, None)
+        facts[name] = None if scaler is None else vars(scaler)
+    facts |= _rate_facts(learn.opt, learn.cbs) | _callback_facts(learn.cbs)
+    return {name: _text(value) for name, value in facts.items()}
+
+
+def _differences(old, new):
+    "What two runs differ in, in words. Of seeds only those that both have set count"
+    both = [name for name in old if name in new and old[name] != new[name]]
+    unset = [n for n in both if n.endswith("seed") and "None" in (old[n], new[n])]
+    cut = [
+        f"{name} was {old[name]:.60}, is {new[name]:.60}"
+        for name in both
+        if name not in unset
+    ]
+    return "; ".join(cut[:6] + [f"and {len(cut) - 6} more"] * (len(cut) > 6))
+
+# %% ../nbs/05_train.ipynb #fbe204d7
+_COUNTERS = ("train_iter", "pct_train", "smooth_loss", "final_record")
+
+
+def _learner_state(learn):
+    "Weights, optimiser, gradients not used up, counters, beta, scale of half precision"
+    grads = [p.grad for p in learn.model.parameters()]
+    counters = [name for name in _COUNTERS if name in vars(learn)]
+    scaler = vars(learn).get("scaler")
+    return dict(
+        model=_pack(learn.model.state_dict()),
+        opt=_pack(learn.opt.state_dict()),
+        grads=[None if g is None else _pack(g) if g.any() else 0.0 for g in grads],
+        counters={name: _pack(vars(learn)[name]) for name in counters},
+        beta=_pack(getattr(learn.loss_func, "beta", None)),
+        scaler=None if scaler is None else _pack(scaler.state_dict()),
+    )
+
+
+def _set_learner_state(learn, saved):
+    "Make a learner what `_learner_state` saw"
+    learn.model.load_state_dict(_unpack(saved["model"]))
+    _set_optimiser(learn.opt, _unpack(saved["opt"]))
+    for p, grad in zip(learn.model.parameters(), saved["grads"] or ()):
+        if grad is not None:
+            grad = torch.as_tensor(grad).to(p).expand_as(p).clone()
+        p.grad = grad
+    for name, value in saved["counters"].items():
+        setattr(learn, name, _unpack(value))
+    if saved["beta"] is not None:
+        learn.loss_func.beta = _unpack(saved["beta"])
+    if saved["scaler"]:
+        learn.scaler.load_state_dict(_unpack(saved["scaler"]))
+
+# %% ../nbs/05_train.ipynb #7340285a
+def _set_optimiser(opt, saved):
+    "Hyperparameters and, unless the file has left it out, the state of each parameter"
+    if "hypers" not in saved:  # one of torch's own
+        return opt.load_state_dict(saved)
+    for group, hypers in zip(opt.hypers, saved["hypers"]):
+        group.update(hypers)
+    if "state" in saved:
+        opt.load_state_dict({"state": saved["state"], "hypers": opt.hypers})
+    for p, state in opt.state.items():
+        tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+        state.update({k: v.to(p.device) for k, v in tensors.items()})
+
+# %% ../nbs/05_train.ipynb #19b793fe
+def _random_state(dls):
+    "Of torch, numpy, Python and every loader"
+    name, keys, *rest = np.random.get_state()
+    return dict(
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        python=random.getstate(),
+        numpy=(name, keys.tolist(), *rest),
+        dls=[dl.rng.getstate() if hasattr(dl, "rng") else None for dl in dls],
+    )
+
+
+def _set_random_state(dls, saved):
+    "Make every generator what `_random_state` saw"
+    torch.set_rng_state(saved["torch"])
+    if saved["cuda"]:
+        torch.cuda.set_rng_state_all(saved["cuda"])
+    random.setstate(saved["python"])
+    np.random.set_state(saved["numpy"])
+    for dl, state in zip(dls, saved["dls"]):
+        if state is not None:
+            dl.rng.setstate(state)
+
+# %% ../nbs/05_train.ipynb #52f1f520
 class Checkpoint(Callback):
-    "Write all of a run's state to `path` after every epoch; if the file is there when fitting starts, go on from it. Raises ValueError for a file of another run"
-    order = Recorder.order+1
-    def __init__(self, path): self.path = Path(path)
-    def before_fit(self):
-        self.skip_to = 0
-        if self.path.exists(): self.resume()
-    def before_epoch(self):
-        if self.epoch<self.skip_to: raise CancelEpochException()
-        if self.epoch==self.skip_to>0: self.learn.recorder.values = self.values  # without the rows of skipped epochs
-    def after_fit(self):
-        if self.skip_to>=self.n_epoch: self.learn.recorder.values = self.values  # nothing was left to do
-    def after_epoch(self):
-        if self.epoch<self.skip_to: return
-        r = self.learn.recorder; name,keys,*rest = np.random.get_state()
-        state = dict(model=self.model.state_dict(), opt=_plain(self.opt.state_dict()), epoch=self.epoch+1, n_epoch=self.n_epoch,
-                     values=[[float('nan') if v is None else float(v) for v in row] for row in r.values], losses=[float(l) for l in r.losses], lrs=[float(l) for l in r.lrs],
-                     rng=dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [], python=random.getstate(), numpy=[name, keys.tolist(), *rest], dls=[dl.rng.getstate() for dl in self.dls]))
-        write_whole(self.path, lambda tmp: torch.save(state, tmp))
+    """Keep all of a run's state in a file, after every epoch, and go on from there
+
+    If the file is there when fitting starts, its epochs are not trained again.
+    Raises ValueError for a file of another run, and says what differs.
+    """
+
+    attached = None  # the Learner
+
+    def __init__(
+        self,
+        path,  # File, for this run alone; deleted, the run starts anew
+    ):
+        self.path = Path(path)
+
+    @property
+    def learn(self):
+        "The Learner whose fits are kept; its events pass through `around`"
+        return self.attached
+
+    @learn.setter
+    def learn(self, learn):
+        if self.attached is not None:
+            vars(self.attached).pop("_with_events", None)
+            for other in self.attached.cbs:
+                if isinstance(other, Checkpoint) and other is not self:
+                    self.attached._with_events = other.around
+        if learn is not None:
+            learn._with_events = self.around
+        self.attached = learn
+
+    def around(self, f, event_type, *args):
+        "Events of the Learner, with what a fit and an epoch need before and behind them"
+        learn = self.attached
+        run = functools.partial(type(learn)._with_events, learn, f, event_type, *args)
+        searching = hasattr(learn, "lr_finder")  # for the learning rate: that is no fit
+        known = {"fit": self.around_fit, "epoch": self.around_epoch}
+        if event_type in known and not searching:
+            known[event_type](run)
+        else:
+            run()
 
 # %% ../nbs/05_train.ipynb #669a4405
 @patch
-def resume(self:Checkpoint):
-    "Take over everything the file holds"
-    try: s = torch.load(self.path, weights_only=True, map_location='cpu')
-    except Exception as e: raise ValueError(f"{self.path} is not a readable checkpoint: {e}") from None
-    if not isinstance(s, dict) or not {'model','opt','epoch','n_epoch','rng'}<=s.keys(): raise ValueError(f"{self.path} is not a checkpoint of this library")
-    if s['n_epoch']!=self.n_epoch: raise ValueError(f"{self.path} is of a run of {s['n_epoch']} epochs, this one has {self.n_epoch}: delete it to start anew")
-    try: self.model.load_state_dict(s['model'])
-    except RuntimeError as e: raise ValueError(f"{self.path} is of another model: {e}") from None
-    self.opt.load_state_dict({**s['opt'], 'hypers':L(s['opt']['hypers'])}); self.skip_to = s['epoch']
-    for p,st in self.opt.state.items(): st.update({k:v.to(p.device) for k,v in st.items() if torch.is_tensor(v)})
-    r,tup = self.learn.recorder,lambda o: tuple(map(tup, o)) if isinstance(o, (list,tuple)) else o
-    self.values,r.losses,r.lrs = L([L(v) for v in s['values']]),[torch.tensor(l) for l in s['losses']],list(s['lrs'])
-    torch.set_rng_state(s['rng']['torch']); random.setstate(tup(s['rng']['python'])); np.random.set_state(tuple(s['rng']['numpy']))
-    if s['rng']['cuda']: torch.cuda.set_rng_state_all(s['rng']['cuda'])
-    for dl,state in zip(self.dls, s['rng']['dls']): dl.rng.setstate(tup(state))
+def around_fit(self: Checkpoint, run):
+    "Find the fit in the file, refuse another run before anything has happened, and fit"
+    learn = self.attached
+    if sum(isinstance(cb, Checkpoint) for cb in learn.cbs) > 1:
+        raise ValueError(
+            "a fit has one Checkpoint, this one has more: "
+            "`learn.remove_cb(Checkpoint)` takes off those that the Learner has"
+        )
+    ended = vars(learn).setdefault("ended_fits", {})  # how many, by path
+    key = str(self.path.absolute())
+    self.fits = self.read()
+    self.number = min(ended.get(key, 0), len(self.fits))
+    self.facts = _facts(learn)
+    self.entry, self.first, self.loud = self.find(), None, learn.logger is not noop
+    try:
+        run()
+    except BaseException:
+        for cb in learn.cbs:
+            if isinstance(cb, FixedNoise):
+                cb.after_validate()  # it may have died there
+        raise
+    ended[key] = self.number + 1
+    self.fits = self.entry = None
+
+
+@patch
+def around_epoch(self: Checkpoint, run):
+    "Leave out an epoch that the file has; after any other write the file"
+    if self.first is None:
+        self.first = self.begin()
+    if self.attached.epoch >= self.first:
+        run()
+        self.write(self.attached.epoch + 1)
+
+# %% ../nbs/05_train.ipynb #a09c7b4e
+@patch
+def find(self: Checkpoint):
+    "What the file has of this fit; None if it begins. Raises ValueError for another run"
+    if self.number == len(self.fits):
+        return None
+    entry = self.fits[self.number]
+    differs = _differences(entry["facts"], self.facts)
+    if not differs:
+        self.facts = entry["facts"]
+        return entry
+    if entry["epoch"] == 0:  # no epoch had ended, nothing is lost
+        return None
+    raise self.other(differs)
+
+
+@patch
+def other(self: Checkpoint, differs):
+    "The error for a file of another run"
+    nth = f", in fit {self.number + 1} of {len(self.fits)}" * (len(self.fits) > 1)
+    return ValueError(
+        f"{self.path} is of another run{nth}: {differs}. "
+        "Give this run a file of its own, or delete that one to start anew"
+    )
+
+# %% ../nbs/05_train.ipynb #5cb8a26f
+@patch
+def begin(self: Checkpoint):
+    """How many epochs the file has, after their state is back
+
+    All callbacks have set themselves up by now. A fit that is new is written at once:
+    a folder that cannot be written is found before training.
+    """
+    entry = self.entry
+    self.clock = time.monotonic() - (entry["seconds"] if entry else 0)
+    self.rows = list(entry["rows"]) if entry else []
+    if entry is None:
+        self.write(0)
+        return 0
+    self.restore(entry)
+    epoch, n_epoch = entry["epoch"], entry["n_epoch"]
+    if self.loud and epoch == n_epoch:
+        print(f"{self.path} has this fit to its end: nothing is left to train")
+    elif self.loud and epoch:
+        print(f"{self.path} goes on after epoch {epoch} of {n_epoch}")
+    return epoch
+
+# %% ../nbs/05_train.ipynb #0a116f7a
+@patch
+def restore(self: Checkpoint, entry):
+    "Everything as the file has it: learner, callbacks, progress bar, generators"
+    learn = self.attached
+    old, new = entry["metrics"], _pack(learn.recorder.metric_names)
+    if old != new:
+        raise self.other(f"metrics was {old[1]}, is {new[1]}")
+    try:
+        _set_learner_state(learn, entry)
+    except RuntimeError as e:
+        raise ValueError(f"{self.path} is of another model: {e}") from None
+    states = list(entry["callbacks"])
+    for cb in filter(_has_state, learn.cbs):
+        names = [name for name, _ in states]
+        if type(cb).__name__ in names:
+            _give_back(cb, states.pop(names.index(type(cb).__name__))[1])
+    self.tell(entry["seconds"])
+    _set_random_state(learn.dls, entry["random"])
+
+
+@patch
+def tell(self: Checkpoint, seconds):
+    "Tell those who show a run of the epochs that they did not see"
+    learn = self.attached
+    for cb in learn.cbs:
+        bar = vars(cb).get("mbar") if isinstance(cb, ProgressCallback) else None
+        if bar:
+            bar.update(0)
+            bar.main_bar.start_t -= seconds  # what remains is estimated from all
+        if isinstance(cb, ShowGraphCallback):
+            cb.nb_batches = list(learn.recorder.iters)
+    for row in self.rows:
+        learn.logger(_unpack(row))
+
+# %% ../nbs/05_train.ipynb #40a86a63
+@patch
+def read(self: Checkpoint):
+    "The fits in the file, in their order. Raises ValueError for some other file"
+    if not self.path.exists():
+        return []
+    try:
+        content = torch.load(self.path, weights_only=True, map_location="cpu")
+    except Exception as e:
+        raise ValueError(f"{self.path} is not a readable checkpoint: {e}") from None
+    keys = set(content) if isinstance(content, dict) else set()
+    if {"model", "opt", "epoch"} <= keys:
+        raise ValueError(
+            f"{self.path} is a checkpoint of an earlier version of this library: "
+            "delete it to start anew"
+        )
+    if "fits" not in keys:
+        raise ValueError(f"{self.path} is not a checkpoint of this library")
+    return content["fits"]
+
+# %% ../nbs/05_train.ipynb #f67a907f
+@patch
+def write(self: Checkpoint, epoch):
+    "The file, whole, with this fit behind `epoch` epochs and those before it"
+    learn, recorder = self.attached, self.attached.recorder
+    if epoch:
+        self.rows.append(_pack(recorder.log))
+    stateful = filter(_has_state, learn.cbs)
+    state = dict(
+        facts=self.facts,
+        epoch=epoch,
+        n_epoch=learn.n_epoch,
+        seconds=time.monotonic() - self.clock,
+        metrics=_pack(recorder.metric_names),
+        rows=self.rows,
+        **_learner_state(learn),
+        callbacks=[(type(cb).__name__, _state_of(cb)) for cb in stateful],
+        random=_random_state(learn.dls),
+    )
+    before = self.fits[: self.number]
+    if epoch:
+        before = [_ended(fit) for fit in before]
+    content = {"fits": [*before, state]}
+    write_whole(self.path, lambda tmp: torch.save(content, tmp))
+
+
+def _ended(fit):
+    "What is asked for of a finished fit once the next, which has the optimiser, is on"
+    if fit["epoch"] < fit["n_epoch"] or "hypers" not in fit["opt"]:
+        return fit
+    return {**fit, "opt": {"hypers": fit["opt"]["hypers"]}, "grads": None}
 
 # %% ../nbs/05_train.ipynb #e22825c7
 class _SearchRate(LRFinder):
