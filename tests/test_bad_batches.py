@@ -197,6 +197,14 @@ def test_a_subset_knows_nothing_of_the_rest():
     with pytest.raises(ValueError, match='unit valve .* step 7'): series[[2,1]].check(rows=3)
 
 
+@pytest.mark.parametrize('unit,step', [(0, 0), (0, 19), (1, 0), (1, 19), (2, 19)])
+def test_values_at_the_ends_of_units_belong_to_them(unit, step):
+    x = SPRINGS[:3].copy(); x[unit,step,0] = np.inf
+    series = SeriesSet(x, **NAMES)
+    assert series.locate(20*unit+step)==(unit, step)
+    with pytest.raises(ValueError, match=f'unit {NAMES["units"][unit]} is inf at step {step}:'): series.check_values()
+
+
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_known_inputs_are_named_in_training_and_evaluation(value):
     u = np.zeros((3,20,2), np.float32); u[2,4,1] = value

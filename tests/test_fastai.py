@@ -4,11 +4,11 @@ import warnings
 import matplotlib
 import pytest
 import torch
-from fastai.basics import Callback
+from fastai.basics import Callback, CancelBatchException
 from fastai.callback.all import LRFinder, ShowGraphCallback, minimum, slide, steep, valley
 from seqvae.core import tensors_of
 from seqvae.data import SeqDataLoaders, mass_spring
-from seqvae.dvae import Combiner, DKF, DVAE, GatedTransition, RVAE, SRNN, STORN, VRNN, AutoregressiveRNN
+from seqvae.dvae import Combiner, DKF, DVAE, GatedTransition, RVAE, SRNN, STORN, VRNN, AutoregressiveRNN, ZChain
 from seqvae.models import VAE, GaussianMLP, VAEConv1d
 from seqvae.ode import ODERNN, LatentODE
 from seqvae.train import BetaSchedule, KLAnneal, Loss, ModelSchedule, Overshooting, TCLoss, seq_learner
@@ -187,6 +187,19 @@ def test_gradients_inside_autocast():
         assert (grads[0]-grads[1]).norm()<.02*grads[0].norm()
 
 
+def test_the_chain_of_latents_is_whole_both_ways():
+    "Forward and backward inside autocast give what they give outside, to the last digits"
+    torch.manual_seed(0); shapes = [(3,2,5), (3,2,12), (3,2,2), (4,5), (5,4), (4,), None, None, (12,2), (12,4), (12,)]
+    args = [None if n is None else torch.randn(*n, requires_grad=True) for n in shapes]
+    grads = []
+    for inside in (False, True):
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=inside):
+            loss = sum(o.square().sum() for o in ZChain.apply(*args, -10., 4.))
+            given = [a for i,a in enumerate(args) if a is not None and i!=2]
+            grads.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, given)]))
+    assert torch.allclose(*grads, rtol=1e-5)
+
+
 def test_extra_losses_under_autocast():
     for cbs,loss in ((Overshooting(6), None), (None, TCLoss())):
         learn = learner(1., model=VAEConv1d((8,8), (16,), 24, 2, 2, 2, (16,)) if loss else None, cbs=cbs, loss_func=loss).to_bf16()
@@ -224,6 +237,11 @@ def test_an_error_or_a_skipped_batch_leaves_no_autocast_behind():
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         fit(learner(cbs=Poison(lambda i: i==1)).to_bf16(), 3)
+    assert not torch.is_autocast_enabled('cpu')
+    class Skip(Callback):
+        def after_pred(self):                                       # as for a batch without an observed step
+            if self.iter==1: raise CancelBatchException()
+    fit(learner(cbs=Skip()).to_bf16())
     assert not torch.is_autocast_enabled('cpu')
 
 
