@@ -40,6 +40,10 @@ def test_moments_are_stable_skip_holes_and_belong_to_their_units():
     np.testing.assert_allclose((norm.loc-shift)/np.nanstd(x, 0), np.nanmean(x, 0)/np.nanstd(x, 0), atol=1e-4)
     np.testing.assert_allclose(norm.scale, np.nanstd(x, 0), rtol=1e-4)
 
+def test_blocks_of_different_means_are_put_together():
+    n = 1_000_000; norm = Normalizer.fit([np.arange(n, dtype=np.float64)[:,None]])
+    np.testing.assert_allclose([norm.loc[0],norm.scale[0]], [(n-1)/2,math.sqrt((n**2-1)/12)], rtol=1e-12)
+
 def test_a_file_is_read_in_blocks(tmp_path):
     x = np.random.default_rng(0).standard_normal((1,1_500_000,6)).astype(np.float32); np.save(tmp_path/'big.npy', x)
     mean,size = x.mean((0,1), dtype=np.float64),x.nbytes; del x
