@@ -135,6 +135,10 @@ def test_known_inputs_far_from_zero():
     near,far = two_models(lambda e,**kw: DVAE(2, 2, 8, u_dim=1, emission=e, **kw), 'normal', 1); x = torch.randn(3,10,2, dtype=torch.float64); u = torch.randn(3,14,1, dtype=torch.float64)
     a,b = near.forecast(x, 4, 5, u=u, seed=0).samples,far.forecast(FAR+SCALE*x, 4, 5, u=1e9+3*u, seed=0).samples; close((b-FAR)/SCALE, a.double(), atol=1e-4, rtol=0)
 
+def test_draws_far_from_zero_are_finer_than_what_was_given():
+    model = DVAE(1, 2, 8).set_scale([2.**27], [1.]).eval(); x = torch.full((1,8,1), 2.**27); x[0,5:7] = float('nan')      # single precision counts in steps of 16 there
+    fc = model.impute(x, n_samples=30, seed=0); assert fc.samples[:,0,5].unique().numel()>5 and model.as_batch(x[:,:5]).dtype==torch.float64
+
 def test_training_and_evaluation_far_from_zero():
     rng = np.random.default_rng(0); x = np.cumsum(rng.standard_normal((12,30,2)), 1); res = {}
     for off in (0.,FAR):
