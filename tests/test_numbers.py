@@ -40,6 +40,10 @@ def test_moments_are_stable_skip_holes_and_belong_to_their_units():
     np.testing.assert_allclose((norm.loc-shift)/np.nanstd(x, 0), np.nanmean(x, 0)/np.nanstd(x, 0), atol=1e-4)
     np.testing.assert_allclose(norm.scale, np.nanstd(x, 0), rtol=1e-4)
 
+def test_blocks_of_different_means_are_put_together():
+    n = 1_000_000; norm = Normalizer.fit([np.arange(n, dtype=np.float64)[:,None]])
+    np.testing.assert_allclose([norm.loc[0],norm.scale[0]], [(n-1)/2,math.sqrt((n**2-1)/12)], rtol=1e-12)
+
 def test_a_file_is_read_in_blocks(tmp_path):
     x = np.random.default_rng(0).standard_normal((1,1_500_000,6)).astype(np.float32); np.save(tmp_path/'big.npy', x)
     mean,size = x.mean((0,1), dtype=np.float64),x.nbytes; del x
@@ -130,6 +134,10 @@ def test_a_wavenet_far_from_zero(distribution):
 def test_known_inputs_far_from_zero():
     near,far = two_models(lambda e,**kw: DVAE(2, 2, 8, u_dim=1, emission=e, **kw), 'normal', 1); x = torch.randn(3,10,2, dtype=torch.float64); u = torch.randn(3,14,1, dtype=torch.float64)
     a,b = near.forecast(x, 4, 5, u=u, seed=0).samples,far.forecast(FAR+SCALE*x, 4, 5, u=1e9+3*u, seed=0).samples; close((b-FAR)/SCALE, a.double(), atol=1e-4, rtol=0)
+
+def test_draws_far_from_zero_are_finer_than_what_was_given():
+    model = DVAE(1, 2, 8).set_scale([2.**27], [1.]).eval(); x = torch.full((1,8,1), 2.**27); x[0,5:7] = float('nan')      # single precision counts in steps of 16 there
+    fc = model.impute(x, n_samples=30, seed=0); assert fc.samples[:,0,5].unique().numel()>5 and model.as_batch(x[:,:5]).dtype==torch.float64
 
 def test_training_and_evaluation_far_from_zero():
     rng = np.random.default_rng(0); x = np.cumsum(rng.standard_normal((12,30,2)), 1); res = {}
