@@ -246,7 +246,7 @@ def encode(self:VAEWaveNet, x, u=None, mask=None):
 def set_scale(self:VAEWaveNet, x_loc, x_scale, u_loc=None, u_scale=None):
     "See `SequenceModel.set_scale`; `vae` reads the same units"
     SequenceVAE.set_scale(self, x_loc, x_scale, u_loc, u_scale)
-    if self.vae is not None: self.vae.set_scale(self.x_loc, self.x_scale)
+    if self.vae is not None and self.emission.continuous: self.vae.set_scale(x_loc, x_scale)
     return self
 
 @patch

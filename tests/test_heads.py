@@ -248,3 +248,15 @@ def test_a_mixture_of_particles_is_a_distribution():
         torch.testing.assert_close(log_prob(px, x, mask), want, rtol=1e-4, atol=1e-4)
         mean = (head.mean(parts) * logw.exp()[..., None]).sum(-2)
         torch.testing.assert_close(head.mean(px), mean, rtol=1e-4, atol=1e-4)
+
+
+def test_relative_means_are_in_units_of_the_marginal_spread():
+    torch.manual_seed(0)
+    options = dict(residual=False, **FULL)
+    plain = make_emission('mixture', 6, 3, **options)
+    torch.nn.init.normal_(plain.linear.weight, std=0.5)
+    relative = make_emission('mixture', 6, 3, relative=True, **options)
+    relative.load_state_dict(plain.state_dict())
+    features = torch.randn(4, 6)
+    a, b = (head(features).component_distribution for head in (plain, relative))
+    torch.testing.assert_close(b.loc, a.loc * a.variance.sqrt())
