@@ -595,3 +595,16 @@ def test_a_step_observed_in_part_informs_its_latent_and_a_hole_does_not(cls):
     with latents_at_means(model):
         a, b = (model(v, case.known, mask=case.mask).qz.mean for v in (case.hidden, x))
     assert not torch.equal(a[part], b[part])
+
+
+@pytest.mark.parametrize("cls", [DVAE, VRNN, AutoregressiveRNN])
+def test_in_a_hole_a_model_reads_what_it_expects(cls):
+    model = of_family(cls, u_dim=0).double().eval()
+    case = make_case(model)
+    with torch.no_grad(), latents_at_means(model):
+        out = model(case.hidden, mask=case.mask)
+    read, expected = out.state["x"][:, 1:], out.px.mean
+    hole = ~case.mask
+    hole[1:] = False  # a step seen in part has a posterior; behind an end nobody reads
+    torch.testing.assert_close(read[hole], expected[hole])
+    torch.testing.assert_close(read[case.mask], case.x[case.mask])
