@@ -377,7 +377,7 @@ def _repeatable(draw, what):
 def _enough(draw):
     "How many draws show a change: many where values repeat, as levels do"
     few = draw(32)
-    return 32 if len(few.unique()) == few.numel() else 1000
+    return 32 if len(few.unique()) == few.numel() else 3000
 
 
 def _on_time(draw, u, first, steps, what):
@@ -432,7 +432,7 @@ def check_last(model: SequenceModel, case: Case):
         return model.forecast(x, 1, n, u=u, mask=mask, seed=0).samples
 
     n = _enough(partial(draw, x))
-    if not torch.equal(draw(other, n), draw(x, n)):
+    if (draw(other, n) != draw(x, n)).sum() > 20:  # it counts in a row without a hole
         late = "the forecast of a row with a hole does not read its last observation"
         differ(draw(other, n, hole), draw(x, n, hole), late)
 

@@ -579,3 +579,32 @@ def test_a_forecast_changes_at_the_time_that_changed(name):
     a, b = draw(times), draw(moved)
     torch.testing.assert_close(a[:, :, :2], b[:, :, :2], rtol=0, atol=1e-9)
     assert (a[:, :, 2] != b[:, :, 2]).any()
+
+
+@pytest.mark.parametrize("cls", [DVAE, VRNN, STORN])
+def test_a_step_observed_in_part_informs_its_latent_and_a_hole_does_not(cls):
+    model = of_family(cls).double().eval()
+    case = make_case(model)
+    out = model(case.hidden, case.known, mask=case.mask)
+    kl = out.kl(case.mask).sum(-1)
+    part = case.mask.any(-1) & ~case.mask.all(-1)
+    assert part.sum() == 1 and (kl[case.mask.any(-1)] > 1e-6).all()
+    assert (kl[~case.mask.any(-1)] == 0).all()
+    x = case.hidden.clone()
+    x[1, case.x.shape[1] - 5, 1] += 1  # what is left of the step in part
+    with latents_at_means(model):
+        a, b = (model(v, case.known, mask=case.mask).qz.mean for v in (case.hidden, x))
+    assert not torch.equal(a[part], b[part])
+
+
+@pytest.mark.parametrize("cls", [DVAE, VRNN, AutoregressiveRNN])
+def test_in_a_hole_a_model_reads_what_it_expects(cls):
+    model = of_family(cls, u_dim=0).double().eval()
+    case = make_case(model)
+    with torch.no_grad(), latents_at_means(model):
+        out = model(case.hidden, mask=case.mask)
+    read, expected = out.state["x"][:, 1:], out.px.mean
+    hole = ~case.mask
+    hole[1:] = False  # a step seen in part has a posterior; behind an end nobody reads
+    torch.testing.assert_close(read[hole], expected[hole])
+    torch.testing.assert_close(read[case.mask], case.x[case.mask])

@@ -7,18 +7,25 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 from seqvae.core import MSEEmission, SequenceModel, diag_normal, fork_seed
-from seqvae.data import SeqDataLoaders, mass_spring
+from seqvae.data import SeqDataLoaders, SeriesSet, mass_spring
 from seqvae.dvae import DVAE, AutoregressiveRNN
+from seqvae.models import VAEConv1d
+from seqvae.ode import ODERNN
+from seqvae.rul import REGRESSIONS, window_regression
 from seqvae.train import (
     BetaSchedule,
     FixedNoise,
+    KeepBest,
     KLAnneal,
     KLPerLatent,
     Loss,
     LossPart,
     ModelSchedule,
+    ScheduledSampling,
+    Simulation,
     SkipNonFinite,
     Snapshots,
+    crps,
     evaluate,
     latent_use,
     seq_learner,
@@ -407,3 +414,143 @@ def test_the_shuffled_nll_is_that_with_the_latents_of_another_series(rows):
 def test_a_model_whose_latents_are_not_read_loses_nothing_by_a_shuffle():
     use = latent_use(AutoregressiveRNN(2, h_dim=8), torch.randn(3, 6, 2))
     assert use["nll_shuffled"] == use["nll"] and use["kl"] == 0.0 and use["active"] == 0
+
+
+# ---- parts of the loss ------------------------------------------------------------------
+
+
+def test_a_loss_skips_the_first_steps_that_are_given():
+    x, loss = torch.randn(3, 8, 2), Loss(skip=3)
+    out = AutoregressiveRNN(2, h_dim=8)(x)
+    assert float(loss(out, x)) == pytest.approx(
+        float(out.nll(x)[:, 3:].mean()), rel=1e-5
+    )
+    assert loss.n == 15
+
+
+def test_the_kl_of_one_latent_a_series_is_counted_once_a_series():
+    x, loss = torch.randn(3, 10, 1), Loss()
+    out = short_vae()(x)
+    total = loss(out, x)
+    torch.testing.assert_close(loss.kl_latents, out.kl().mean(0))
+    assert float(total) == pytest.approx(float(-out.elbo(x).mean()) / 10, rel=1e-5)
+
+
+def short_vae(**options):
+    layers = dict(nf=[4], encoder=[8], decoder=[8], nc_out=3, z_dim=2, avg_size=2)
+    return VAEConv1d(o_dim=12, **layers, **options)
+
+
+def test_the_learner_takes_beta_from_the_model():
+    series = np.random.default_rng(0).standard_normal((8, 12, 1)).astype(np.float32)
+    dls = SeqDataLoaders.from_series(series, bs=4)
+    assert seq_learner(dls, short_vae(beta=0.25)).loss_func.beta == 0.25
+    assert seq_learner(dls, AutoregressiveRNN(1, h_dim=8)).loss_func.beta == 1
+
+
+def test_the_clock_runs_as_long_as_the_longest_window():
+    t = [
+        np.linspace(0, end, 6) for end in (5.0, 40.0, 11.0, 7.0, 40.0, 40.0, 40.0, 40.0)
+    ]
+    series = SeriesSet([np.random.randn(6, 1) for _ in t], t=t)
+    model = ODERNN(1, h_dim=8)
+    seq_learner(SeqDataLoaders.from_series(series, bs=4, valid=0.2), model)
+    assert float(model.t_scale) == 40
+
+
+def test_simulation_takes_its_share_of_the_loss():
+    series = SeriesSet(np.random.randn(8, 6, 1), u=np.random.randn(8, 6, 1))
+    watch = Watch(lambda learn: float(learn.loss_grad.detach()))
+    watch.order = -7  # before `Simulation`
+    after, part = Watch(lambda learn: float(learn.loss_grad.detach())), Simulation(0.3)
+    parts = Watch(lambda learn: float(part.simulation_loss.detach()))
+    model = AutoregressiveRNN(1, h_dim=8, u_dim=1)
+    dls = SeqDataLoaders.from_series(series, bs=4, valid=0.25)
+    fit(seq_learner(dls, model, cbs=[watch, part, after, parts]), 1)
+    for before, total, simulated in zip(
+        *(w.of(True) for w in (watch, after, parts)), strict=True
+    ):
+        assert total == pytest.approx(0.7 * before + 0.3 * simulated, rel=1e-4)
+
+
+def test_scheduled_sampling_hides_steps_in_training_alone_and_never_the_ends():
+    masks = Watch(lambda learn: learn.xb[3])
+    fit(make_learner(cbs=[ScheduledSampling(0.6, gap=3, ramp=1e-6), masks]), 3)
+    assert masks.of(False) and all(mask is None for mask in masks.of(False))
+    hidden = [mask for mask in masks.of(True) if mask is not None]
+    assert hidden and not torch.cat(hidden).all()
+    assert torch.cat(hidden)[:, [0, -1]].all()
+
+
+def test_the_best_epoch_is_kept_with_its_own_weights():
+    kept = KeepBest()
+    states = []
+
+    class After(Callback):
+        order = 200
+
+        def after_epoch(self):
+            states.append(weights(self.learn).clone())
+
+    learn = make_learner(cbs=[kept, After()])
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, 1e-2)
+        states.clear()
+        learn.fit(4, 0.3)  # far too fast
+    losses = [
+        row[learn.recorder.metric_names[1:].index("valid_loss")]
+        for row in learn.recorder.values
+    ]
+    best = int(np.argmin(losses))
+    assert kept.epoch_of_best == best and kept.best == min(losses)
+    assert torch.equal(weights(learn), states[best])
+
+
+# ---- scores -----------------------------------------------------------------------------
+
+
+def test_crps_is_fair_to_small_ensembles():
+    samples = torch.tensor([0.0, 2.0])[:, None]
+    assert float(crps(samples, torch.tensor([1.0]))) == pytest.approx(0)  # 1 - 2/2
+    assert float(crps(samples, torch.tensor([5.0]))) == pytest.approx(3)  # 4 - 2/2
+    assert float(crps(samples[:1], torch.tensor([5.0]))) == pytest.approx(5)
+
+
+def test_units_count_by_their_steps_however_they_are_batched():
+    units = [np.random.default_rng(n).standard_normal((n, 1)) * n for n in (5, 9, 30)]
+    model = AutoregressiveRNN(1, h_dim=8)
+    one, all_ = (evaluate(model, units, 2, n_samples=5, batch=b) for b in (1, 25))
+    assert one["elbo"] == pytest.approx(all_["elbo"], rel=1e-5)
+    assert one["nll"] == pytest.approx(all_["nll"], rel=1e-5)
+
+
+def test_latents_are_active_above_the_threshold():
+    model, x = DVAE(2, z_dim=3, h_dim=8), torch.randn(4, 6, 2)
+    kl = latent_use(model, x)["kl_latents"]
+    for threshold in (0.0, float(kl.sort().values[:2].mean()), 1e9):
+        torch.manual_seed(1)
+        use = latent_use(model, x, threshold=threshold)
+        assert use["active"] == int((use["kl_latents"] > threshold).sum())
+
+
+class Spy:
+    "A regression that refuses what it was fitted to"
+
+    def fit(self, X, y):
+        self.seen = {row.tobytes() for row in np.asarray(X)}
+        return self
+
+    def predict(self, X):
+        assert not any(row.tobytes() in self.seen for row in np.asarray(X))
+        return np.full(len(X), 50.0)
+
+
+def test_errors_of_a_regression_are_on_units_it_has_not_seen(monkeypatch):
+    monkeypatch.setitem(REGRESSIONS, "spy", Spy)
+    rng = np.random.default_rng(0)
+    lives = [np.arange(40.0)[::-1, None].copy() for _ in range(8)]
+    parts = (
+        SeriesSet(lives, u=[rng.standard_normal((40, 2)) for _ in lives])
+        for _ in range(2)
+    )
+    assert window_regression("spy", *parts, k=4).samples.isfinite().all()
