@@ -440,7 +440,7 @@ def _encode(self:VAEConv1d, x):
     return apply_whole(self.encoder[-1], self.encoder[:-1](x))
 
 @patch
-def _decode(self:VAEConv1d, z):
+def _transposed(self:VAEConv1d, z):
     "What the decoder says of each step, (B, nc_out, o_dim), not negative"
     return self.convt(F.interpolate(self.decoder(z), size=self.inner, mode='linear'))
 
@@ -469,7 +469,7 @@ def encode(self:VAEConv1d, x, u=None, mask=None):
 @patch
 def features(self:VAEConv1d, z, steps=None):
     "What the head reads of each step, (B, T, nc_out): what the decoder says, less `floor`"
-    return self._decode(z).transpose(1,2)[:,:steps]-self.floor
+    return self._transposed(z).transpose(1,2)[:,:steps]-self.floor
 
 @patch
 def decode(self:VAEConv1d,

@@ -204,7 +204,7 @@ def test_a_hole_in_u_ends_the_program_before_training(rows, tmp_path, capsys):
     s = with_hole(np.nan, False); df = pd.concat([pd.DataFrame(np.c_[s[i],s.known(i)], columns=['a','b','speed','load']).assign(unit=s.units[i]) for i in ([3] if rows==1 else range(6))])
     df.to_csv(tmp_path/'a.csv', index=False)
     with pytest.raises(SystemExit): main(['fit', str(tmp_path/'a.csv'), '--unit','unit', '--u','speed,load', '--horizon','3', '--steps','2', '--out',str(tmp_path/'run')])
-    assert 'unit motor3, column load, step 7: NaN where a known input should be' in capsys.readouterr().err and not (tmp_path/'run/model.safetensors').exists()
+    assert 'known input load of unit motor3 is nan at step 7' in capsys.readouterr().err and not (tmp_path/'run/model.safetensors').exists()
 
 def test_names_of_known_inputs_travel():
     from seqvae.data import known_set, prefixes, split_units
