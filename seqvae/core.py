@@ -1263,6 +1263,7 @@ def mixture_of(px:Distribution, # One emission a particle, batch shape (..., K),
               )->Distribution:  # Batch shape (...)
     "The mixture of the particles' emissions; of a single particle its emission"
     axis = logw.ndim-1
+    logw = logw.to(tensors_of(px)[-1].dtype)  # rounded weights would move a mean far from zero
     if logw.shape[-1]==1:
         return combine([px], lambda parameters: parameters[0].squeeze(axis))
     if isinstance(px, MixtureSameFamily):  # a mixture of mixtures is one mixture

@@ -207,8 +207,8 @@ class Overshooting(Callback):
                  n_paths=4,     # Paths K a row
                  rows=None,     # Rows of the batch to use; None: half of them
                  min_context=10, # Earliest cut
-                 grow=0.2,      # Share of training over which the horizon grows to H
-                 fade=(0.3,0.6), # Shares of training between which the weight falls to zero; None: it stays, and forecasts get too wide
+                 grow=0.15,     # Share of training over which the horizon grows to H
+                 fade=(0.15,0.4), # Shares of training between which the weight falls to zero; None: it stays, and forecasts get too wide
                 ):
         check_count(horizon, 'horizon')
         check_count(n_paths, 'n_paths')

@@ -190,7 +190,7 @@ def with_hole(value, pad=True):
 @pytest.mark.parametrize('value', [np.nan,np.inf,-np.inf])
 @pytest.mark.parametrize('pad', [True,False])
 def test_a_hole_in_u_is_refused_by_name(value, pad):
-    s = with_hole(value, pad); place = 'unit motor3, column load, step 7'; model = DVAE(2, 2, 8, u_dim=2)
+    s = with_hole(value, pad); place = 'known input load of unit motor3 is (nan|-?inf) at step 7'; model = DVAE(2, 2, 8, u_dim=2)
     for f in (s.check, lambda: cut_inputs(s, 5), lambda: inputs_of(s), lambda: evaluate(model, s, 5, n_samples=3), lambda: SeqDataLoaders.from_series(s, window=10),
               lambda: SeqDataLoaders.from_series(s[[0,1,2]], valid=s[[3]], window=10), lambda: SeqDataLoaders.from_series(s, window=10, normalize=False), lambda: WindowDataset(s).batch([0,3]),
               lambda: WindowDataset(s, window=5, pad=True).batch(np.arange(100))):
@@ -212,7 +212,7 @@ def test_names_of_known_inputs_travel():
     with says('1 names for 2 known inputs'): SeriesSet([np.zeros((3,1))], u=[np.zeros((3,2))], u_names=['a'])
 
 def test_infinite_values_are_refused_by_name():
-    x = [np.random.default_rng(i).standard_normal((20,2)) for i in range(4)]; x[2][5,1] = np.inf; s = SeriesSet(x, list('pqrs'), ['a','b']); place = 'unit r, column b, step 5: an infinite value'
+    x = [np.random.default_rng(i).standard_normal((20,2)) for i in range(4)]; x[2][5,1] = np.inf; s = SeriesSet(x, list('pqrs'), ['a','b']); place = 'channel b of unit r is inf at step 5'
     model = DVAE(2, 2, 8)
     for f in (s.check, s.padded, lambda: evaluate(model, s, 4, n_samples=3), lambda: SeqDataLoaders.from_series(s, window=5), lambda: SeqDataLoaders.from_series(s[[0,1]], valid=s[[2]], window=5),
               lambda: WindowDataset(s, window=20).batch([2])):
