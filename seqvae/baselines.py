@@ -262,7 +262,7 @@ def forecast(self:Baseline,
         samples[:, i] = (point[i] + paths[np.concatenate(chosen)[:n_samples]])[:, :H]
     return torch.from_numpy(samples)
 
-
+# %% ../nbs/08_baselines.ipynb #e0c1b34b
 @patch
 def _check(self:Baseline, pasts, u):
     "Known inputs as a list, or None. Raises ValueError for shapes that do not fit"

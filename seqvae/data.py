@@ -203,9 +203,8 @@ def _row_blocks(series, a, numbers=2**18):
 def padded_known(self:SeriesSet):
     "Known inputs of all units side by side, (B, T, U), zero behind the end; None without. Raises ValueError for a hole"
     if self.u is None: return None
+    self.check()
     u = known_set(self).padded()
-    hole = torch.isnan(u) & (torch.arange(u.shape[1])<torch.from_numpy(self.lengths)[:,None])[...,None]
-    if hole.any(): self.check()
     return torch.where(torch.isnan(u), 0., u)
 
 # %% ../nbs/01_data.ipynb #f113317d
@@ -1229,25 +1228,6 @@ def _known(self:WindowDataset, unit, start, length):
     u = self.gather(self.series.u, start, length); real = torch.arange(u.shape[1])<torch.from_numpy(length)[:,None]
     if self.on_disk: self._refuse(~torch.isfinite(u) & real[...,None], u, unit, start, known=True)
     return torch.where(torch.isnan(u), 0., u)
-
-# %% ../nbs/01_data.ipynb #22bdc8d8
-@patch
-def _known(self:WindowDataset, unit, start, length):
-    "Windows of the known inputs, zero on padding"
-    if self.series.u is None: return None
-    u = self.gather(self.series.u, start, length); finite = torch.isfinite(u)
-    if finite.all(): return u
-    real = (torch.arange(u.shape[1])<torch.from_numpy(length)[:,None])[...,None]
-    self._refuse(torch.isnan(u) & real, unit, start, self.series.u_names, "a known input u is NaN: fill it first")
-    self._refuse(~finite & real, unit, start, self.series.u_names, "a known input u is infinite")
-    return torch.where(finite, u, 0.)
-
-@patch
-def _refuse(self:WindowDataset, bad, unit, start, names, text):
-    "Raise ValueError with the place of the first bad value of a batch, bool (B, W, C)"
-    if not bad.any(): return
-    row,step,column = bad.nonzero()[0].tolist(); which = unit[row]
-    raise ValueError(f"unit {self.series.units[which]}, column {names[column]}, step {start[row]-self.series.starts[which]+step}: {text}")
 
 # %% ../nbs/01_data.ipynb #97212a44
 class SeqDL(TfmdDL):

@@ -54,7 +54,7 @@ def check_told(x, u, t, mask, length=None):
         v = x[row, :n, 0]
         assert (v.diff() == 1).all() and int(v[0]) // 100 == int(v[-1]) // 100
         torch.testing.assert_close(u[row, :n], torch.stack([v + 0.5, -v], 1))
-        torch.testing.assert_close(t[row, :n].float(), 2 * v)
+        torch.testing.assert_close(t[row, :n], 2 * v.double())
         assert (
             (u[row, n:] == 0).all()
             and (x[row, n:] == 0).all()

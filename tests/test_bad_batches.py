@@ -43,7 +43,7 @@ def test_an_empty_batch_is_an_error_for_everybody_but_a_learner():
 @pytest.mark.parametrize('by_length', [False, True])
 @pytest.mark.parametrize('make', [
     lambda: DVAE(2, 2, 8), lambda: DVAE(2, 2, 8, posterior='smoothing'), lambda: VRNN(2, 2, 8), lambda: AutoregressiveRNN(2, 8), lambda: ODERNN(2, 8), lambda: LatentODE(2, 2, 8),
-    lambda: LatentODE(2, 2, 8, encoder='ode_rnn', events=True), lambda: VAEConv1d((8,8), (16,), 20, 2, 2, 2, (16,)),
+    lambda: LatentODE(2, 2, 8, encoder='ode_rnn', events=True), lambda: VAEConv1d(nf=(8,8), encoder=(16,), decoder=(16,), o_dim=20, nc_in=2, nc_out=2, z_dim=2),
     lambda: VAEWaveNet(2, 8, 8, 2, out_channels=2, o_dim=20, layer_size=1, res_kernel_size=2, nf=(8,8), encoder=(16,), decoder=(16,))])
 def test_empty_batches_count_for_nothing(make, by_length):
     "In training and in validation: the run goes on, says so once, and ends as one without those units"
@@ -202,7 +202,7 @@ def test_values_at_the_ends_of_units_belong_to_them(unit, step):
     x = SPRINGS[:3].copy(); x[unit,step,0] = np.inf
     series = SeriesSet(x, **NAMES)
     assert series.locate(20*unit+step)==(unit, step)
-    with pytest.raises(ValueError, match=f'unit {NAMES["units"][unit]} is inf at step {step}:'): series.check_values()
+    with pytest.raises(ValueError, match=f'unit {NAMES["units"][unit]} is inf at step {step}:'): series.check()
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])

@@ -6,7 +6,7 @@ import pytest
 root = Path(__file__).resolve().parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 rooms = ['core','data','models','wavenet','dvae','train','ode','plot','baselines','analysis','rul','events','testing','cli']
-below = dict(core=set(), data={'core'}, models={'core'}, wavenet={'core','models'}, dvae={'core','models'}, train={'core','data'}, ode={'core','models'}, plot={'core'}, baselines={'core'}, analysis={'core','data'}, rul={'core','data','dvae','train'}, events={'core','data','ode','train'}, testing={'core'}, cli=set(rooms)-{'cli'})
+below = dict(core=set(), data={'core'}, models={'core'}, wavenet={'core','models'}, dvae={'core','models'}, train={'core','data'}, ode={'core','models'}, plot={'core'}, baselines={'core','data'}, analysis={'core','data'}, rul={'core','data','dvae','train'}, events={'core','data','ode','train'}, testing={'core'}, cli=set(rooms)-{'cli'})
 
 @pytest.mark.parametrize('nb', notebooks, ids=lambda p: p.stem)
 def test_notebook_was_executed_and_is_clean(nb):

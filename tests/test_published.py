@@ -236,7 +236,7 @@ def test_the_last_relu_is_in_use_and_asleep_nowhere():
         torch.manual_seed(seed)
         model = VAEWaveNet(**MODEL)
         z = torch.randn(200, 6)
-        raw = model.vae._decode(z)
+        raw = model.vae._transposed(z)
         assert raw.shape == (200, 6, 59) and (raw >= 0).all()
         torch.testing.assert_close(model.vae.features(z), raw.transpose(1, 2) - 4)
         assert ((raw > 0).float().mean((0, 2)) > 0.3).all()
