@@ -600,7 +600,7 @@ def _choose(self:PooledRidge, lags, penalty, view):
                 break
             self.penalty = other[2]
 
-
+# %% ../nbs/08_baselines.ipynb #35afe36f
 @patch
 def _held_out_error(self:PooledRidge, choice):
     "Mean squared error, standardised, of (view, lags, penalty) on one fifth that is held out; remembered"

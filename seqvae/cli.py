@@ -15,7 +15,7 @@ import fastai.callback.all  # adds fit_one_cycle to Learner
 from .core import EMISSIONS, Forecast, check_count, load_model, write_whole
 from .data import SeqDataLoaders, SeriesSet, cmapss, mass_spring, prefixes, read_series, split_units
 from .dvae import DVAE
-from .train import KLAnneal, Overshooting, cut_inputs, cut_series, check_possible, evaluate, masked, score, seq_learner, steps_since
+from .train import KLAnneal, Loss, Overshooting, cut_inputs, cut_series, check_possible, evaluate, masked, score, seq_learner, steps_since
 from .baselines import PerUnit, harmonic, usual_baselines
 from .plot import plot_forecast, plot_latents, plot_life, plot_lives, plot_training
 from .rul import CONDITIONS, ConditionNormalizer, at_last, by_band, cautious, fit_rul, nasa_score, rul_forecasts, rul_series, rul_table, truth_of
@@ -241,7 +241,7 @@ def forecast(run:str, # Folder that `seqvae fit` made
     print(f"{len(series)} units continued by {horizon} steps: {out/'forecast.csv'}, {out/'forecast.png'}")
 
 # %% ../nbs/09_cli.ipynb #8b6d78d2
-DEMO = dict(units=2200, window=160, horizon=60, rows=32, n_paths=2, h_dim=64, steps=700, lr=6e-3, bs=32)
+DEMO = dict(units=2200, window=160, horizon=60, rows=32, n_paths=2, h_dim=64, steps=1000, lr=6e-3, bs=32, free_bits=.05)
 
 def demo(out:str='runs/demo', # Folder for model, table and figures
          steps:int=DEMO['steps'], # Training steps
@@ -252,7 +252,7 @@ def demo(out:str='runs/demo', # Folder for model, table and figures
     out = check_folder(out, ['model.safetensors','table.csv','training.png','forecast.png','latents.png'])
     ms = mass_spring(d['units'], noise=0.1, seed=seed); n = d['units']-200; H = d['horizon']
     dls = SeqDataLoaders.from_series(ms.x[:n], valid=SeriesSet(ms.x[n:n+100]), window=d['window'], stride=10, bs=d['bs'], n=d['bs']*min(50, steps), seed=seed)
-    learn = seq_learner(dls, DVAE(14, z_dim=4, h_dim=d['h_dim']), lr=d['lr'], cbs=[KLAnneal(), Overshooting(H, n_paths=d['n_paths'], rows=d['rows'])])
+    learn = seq_learner(dls, DVAE(14, z_dim=4, h_dim=d['h_dim']), Loss(free_bits=d['free_bits']), lr=d['lr'], cbs=[KLAnneal(), Overshooting(H, n_paths=d['n_paths'], rows=d['rows'])])
     learn.fit_one_cycle(max(1, round(steps/len(dls.train))), d['lr'])
     net = learn.model.eval()
     test,clean = ms.x[n+100:],ms.clean[n+100:]; res = evaluate(net, test, H, clean=clean)
