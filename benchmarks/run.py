@@ -38,6 +38,7 @@ def summary(rows):
     rs = [r for r in rows if r.get('set')=='diffusion' and 'seed' in r]
     if rs: diffusion_summary(rs)
     rul_summary([r for r in rows if r.get('task')=='rul'])
+    calibration_summary([r for r in rows if r.get('task')=='calibration'])
     ode_summary(rows)
     speed_summary([r for r in rows if r.get('task')=='speed' or (r.get('set')=='diffusion' and 'speed' in r)])
     for name,flat in (('jsb',lambda r: r), ('fsdd',lambda r: {f'{task} {m}':v for task in ('waves','spectra') for m,v in r.get(task, {}).items()})):
@@ -106,6 +107,16 @@ def static_summary(rs):
     for k in ('tilt','tilt_stretches'): print(f"  {k:34} {spread([r['full'][k] for r in rs])}")
     for k in rs[0]['full'].get('sparc', {}): print(f"  {'SPARC within 2 sigma, '+k:34} {spread([r['full']['sparc'][k] for r in rs])}")
 
+def calibration_summary(rows):
+    "Coverage, spread and crps of default forecasts beside the exact predictive distribution"
+    for recipe in dict.fromkeys(r["recipe"] for r in rows):
+        print(f"\ncalibration of default forecasts, recipe {recipe!r}, medians (ranges) over seeds at steps 1, 10 and 20; sd and crps relative to the exact predictive distribution")
+        own = [r for r in rows if r["recipe"] == recipe]
+        for process, model in dict.fromkeys((r["process"], r["model"]) for r in own):
+            rs = [r for r in own if (r["process"], r["model"]) == (process, model)]
+            at = lambda k: "  ".join(spread([r[k][i] for r in rs], "{:.2f}") for i in range(3))
+            print(f"  {process:33} {model:18} cover90 {at('cover90_ours')}   sd {at('sd_ratio')}   crps {spread([r['crps_ratio'] for r in rs], '{:.2f}')}   CPU-s {max(r['cpu_s'] for r in rs):.0f}")
+
 def diffusion_summary(rs):
     print(f"\ndiffusing particles, {len(rs)} seeds of data and training, nats per displacement")
     for k in ('known','known_32','exact','ideal_alpha_rmse'): print(f"  {k:34} {spread([r[k] for r in rs], '{:.4f}')}")
@@ -133,6 +144,8 @@ if __name__=='__main__':
     if a.coal and a.quakes: jobs += [(here/'events.py', a.coal, a.quakes, '--seed', s) for s in range(3)]
     if a.music: jobs += [(here/'music.py', a.music, '--seed', s) for s in range(3)]
     if a.fsdd: jobs += [(here/'speech.py', a.fsdd, '--seed', s) for s in range(3)]
+    jobs += [(here/'calibration.py', '--seed', s, '--processes', p, '--models', m) for s in range(3) for p in range(7) for m in ('DVAE','VRNN','SRNN','AutoregressiveRNN')]
+    jobs += [(here/'calibration.py', '--seed', s, '--processes', p, '--models', 'DVAE', '--overshoot') for s in range(3) for p in range(7)]
     out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = [quiet]
     with ThreadPoolExecutor(2) as ex, out.open('a') as f:
         f.write(json.dumps(quiet)+'\n')
