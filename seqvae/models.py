@@ -442,7 +442,8 @@ def _encode(self:VAEConv1d, x):
 @patch
 def _transposed(self:VAEConv1d, z):
     "What the decoder says of each step, (B, nc_out, o_dim), not negative"
-    return self.convt(F.interpolate(self.decoder(z), size=self.inner, mode='linear'))
+    h = self.convt[:-2](F.interpolate(self.decoder(z), size=self.inner, mode='linear'))
+    return self.convt[-1](apply_whole(self.convt[-2], h))    # `floor` is taken off next: half precision would have little left
 
 # %% ../nbs/02_models.ipynb #cc30c69f
 @patch

@@ -128,7 +128,7 @@ def models():
         dvae=lambda: DVAE(2, 2, 8), smoothing=lambda: DVAE(2, 2, 8, posterior='smoothing'), no_z=lambda: DVAE(2, 2, 8, reads_z=False),
         vrnn=lambda: VRNN(2, 2, 8), vrnn_lstm=lambda: VRNN(2, 2, 8, cell='lstm'), srnn=lambda: SRNN(2, 2, 8), storn=lambda: STORN(2, 2, 8),
         dkf=lambda: DKF(2, 2, 8), rvae=lambda: RVAE(2, 2, 8), rvae_noncausal=lambda: RVAE(2, 2, 8, causal=False), rnn=lambda: AutoregressiveRNN(2, 8),
-        conv=lambda: VAEConv1d((8,8), (16,), n, 2, 2, 2, (16,)), wavenet=lambda: VAEWaveNet(2, 8, 8, 2, out_channels=2, o_dim=n, layer_size=2, res_kernel_size=2, nf=(8,8), encoder=(16,), decoder=(16,)),
+        conv=lambda: VAEConv1d(nf=(8,8), encoder=(16,), decoder=(16,), o_dim=n, nc_in=2, nc_out=2, z_dim=2), wavenet=lambda: VAEWaveNet(2, 8, 8, 2, out_channels=2, o_dim=n, layer_size=2, res_kernel_size=2, nf=(8,8), encoder=(16,), decoder=(16,)),
         latent_ode=lambda: LatentODE(2, 2, 8).set_clock(n), ode_rnn_events=lambda: LatentODE(2, 2, 8, encoder='ode_rnn', events=True).set_clock(n), ode_rnn=lambda: ODERNN(2, 8).set_clock(n),
         full=lambda: VAE(2, posterior='full'), mixture=lambda: DVAE(2, 2, 8, emission='mixture'), student_t=lambda: DVAE(2, 2, 8, emission='student_t'),
         logistic=lambda: DVAE(2, 2, 8, emission='logistic'), mulaw=lambda: DVAE(2, 2, 8, emission='mulaw'))
@@ -202,7 +202,7 @@ def test_the_chain_of_latents_is_whole_both_ways():
 
 def test_extra_losses_under_autocast():
     for cbs,loss in ((Overshooting(6), None), (None, TCLoss())):
-        learn = learner(1., model=VAEConv1d((8,8), (16,), 24, 2, 2, 2, (16,)) if loss else None, cbs=cbs, loss_func=loss).to_bf16()
+        learn = learner(1., model=VAEConv1d(nf=(8,8), encoder=(16,), decoder=(16,), o_dim=24, nc_in=2, nc_out=2, z_dim=2) if loss else None, cbs=cbs, loss_func=loss).to_bf16()
         assert math.isfinite(fit(learn)['valid_loss'])
 
 
