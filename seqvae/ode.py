@@ -117,7 +117,7 @@ class ContinuousModel(SequenceModel):
     def prepare_u(self, u, batch, steps):
         "The clock of each step, (batch, steps, 1); regular steps for None"
         start = 0. if self.window is None else self.window[0]
-        if u is None: u = ((torch.arange(steps, device=self.device)-start)/self.t_scale).to(self.x_loc.dtype).expand(batch, steps)[...,None]
+        if u is None: u = ((torch.arange(steps, dtype=torch.float64, device=self.device)-start)/self.t_scale).to(self.x_loc.dtype).expand(batch, steps)[...,None]
         if u.shape!=(batch,steps,1): raise ValueError(f"the clock must have shape ({batch}, {steps}, 1), got {tuple(u.shape)}")
         return u
 
@@ -618,8 +618,9 @@ def _rejuvenate(z, logw, silence, rows):
 # %% ../nbs/06_ode.ipynb #13095724
 @patch
 def start(self:LatentODE, batch=1, n_particles=None):
-    "The state to hand to the first `step`: a cloud of particles, which does not grow"
+    "The state to hand to the first `step`: a cloud of particles, which does not grow; at temperature 0 what was observed"
     n = None if n_particles is None else check_count(n_particles, 'n_particles')
+    if self.temperature==0: return ContinuousModel.start(self, batch, 1)
     cloud = self.cloud(check_count(batch, 'batch'), n)
     return dict(s=cloud, logw=cloud['logw'], u=None, first=True, origin=None, last=None)
 
@@ -627,6 +628,7 @@ def start(self:LatentODE, batch=1, n_particles=None):
 def step_clock(self:LatentODE, x_prev, state, clock):
     "`step` with the clock (B, 1) of the step to predict, by the filter"
     s = state['s']
+    if 'x' in s: return SequenceModel.step(self, x_prev, state, clock)   # started at temperature 0
     B = len(s['z'])
     if state['first'] and x_prev is not None: raise ValueError("the first step has nothing before it: pass x_prev=None")
     if x_prev is not None:
@@ -644,7 +646,8 @@ def step_clock(self:LatentODE, x_prev, state, clock):
 @patch
 @torch.no_grad()
 def filter_next(self:LatentODE, x, u, mask, n, most=2**25):
-    "Emissions of n particles that have seen the steps before, batch shape (B, T, P), and their log weights; fewer particles where all would take more than `most` numbers"
+    "Emissions of n particles that have seen the steps before, batch shape (B, T, P), and their log weights; fewer particles where all would take more than `most` numbers. At temperature 0 the definition, which draws nothing but means"
+    if self.temperature==0: return SequenceModel.filter_next(self, x, u, mask, 1)
     B,T,C = x.shape
     clock = self.prepare_u(u, B, T)[...,0]
     m = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
@@ -666,8 +669,6 @@ def _filter_rows(self:LatentODE, x, clock, m, n, keep):
         logws.append(logw)
         s = self.reweigh(s, x[:,t], m[:,t])
     return torch.stack(zs, 1),torch.stack(logws, 1)
-
-
 
 # %% ../nbs/06_ode.ipynb #322673f1
 class ODERNN(ContinuousModel):

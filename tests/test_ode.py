@@ -117,14 +117,15 @@ def test_the_filter_of_a_latent_ode_is_exact(seed):
     assert off.mean()<.08 and off.max()<.4
     assert abs(float((px.log_prob(x[None])[0]-densities)[mask][1:].sum()))<1.2
     if seed: return
-    slow = SequenceModel.filter_next(m, *m.prepare(x.expand(200,-1,-1), ((t-t[0])/5).float().expand(200,20)[...,None], mask.expand(200,20)))
-    assert ((slow.mean.mean(0)[:,0]-means).abs()/px.stddev[0,:,0]).mean()<.4   # the definition, with 32 draws to choose from
+    slow,logw = SequenceModel.filter_next(m, *m.prepare(x[None], ((t-t[0])/5).float()[None,:,None], mask[None]), 200)
+    slow = (logw.exp()[...,None]*slow.mean).sum(2)
+    assert ((slow[0,:,0]-means).abs()/px.stddev[0,:,0]).mean()<.4   # the definition, with 32 draws to choose from
 
 @torch.no_grad()
 @pytest.mark.parametrize('options', [{}, dict(z_dim=3, encoder='ode_rnn'), dict(z_dim=2, events=True)], ids=['plain','ode_rnn','events'])
 def test_streaming_is_predict_next_and_does_not_grow(options):
     m = wavy(**options)
-    m.particles = 64
+    m.n_particles = 64
     T = 40
     t = torch.cumsum(torch.rand(3,T).double()+.05, 1)
     x = torch.randn(3,T,1)
@@ -177,7 +178,7 @@ def test_weights_of_the_filter_are_the_scores_of_its_first_cloud(events):
     s = start = m.cloud(1)
     for i in range(5):
         if i: s = m.move(s, clock[:,i,0]-clock[:,i-1,0])
-        s = m.absorb(s, x[:,i], mask[:,i])
+        s = m.reweigh(s, x[:,i], mask[:,i])
     z = start['z'][0]
     whole = m.score(z, *(v.expand(len(z), *v.shape[1:]) for v in (x, clock, mask)))
     torch.testing.assert_close(s['logw'][0], whole.log_softmax(0), rtol=1e-3, atol=1e-3)
@@ -260,7 +261,7 @@ def test_the_filter_in_a_window_weighs_silence_from_its_start():
         s = start = m.cloud(1)
         for i in range(4):
             s = m.move(s, clock[:,i,0]-(clock[:,i-1,0] if i else 0.))
-            s = m.absorb(s, x[:,i], mask[:,i])
+            s = m.reweigh(s, x[:,i], mask[:,i])
         m.window = -1.,float(t[0,-1])                                          # watched until the last of them
         z = start['z'][0]
         whole = m.score(z, *(v.expand(len(z), *v.shape[1:]) for v in (x, clock, mask)))
