@@ -60,3 +60,42 @@ def test_default_forecasts_are_calibrated_everywhere(process, model):
 @pytest.mark.slow
 def test_the_recipe_of_fit_is_calibrated_too():
     check("random walk", "DVAE", overshoot=True)
+
+
+def test_overshooting_grows_and_fades():
+    from seqvae.train import Overshooting
+
+    over = Overshooting(50, weight=2.0, grow=0.2, fade=(0.3, 0.5))
+    assert [over.weight_at(p) for p in (0.0, 0.3, 0.4, 0.5, 1.0)] == pytest.approx([2, 2, 1, 0, 0])
+    assert [over.horizon_at(p) for p in (0.0, 0.1, 0.2, 1.0)] == [5, 28, 50, 50]
+    assert Overshooting(50, fade=None).weight_at(1.0) == 1.0
+    assert Overshooting(3, grow=0.0).horizon_at(0.0) == 3
+    for wrong in ((0.5, 0.3), (-0.1, 0.5), (0.5, 1.5)):
+        with pytest.raises(ValueError, match="fade is two shares of training"):
+            Overshooting(50, fade=wrong)
+
+
+def test_the_last_word_has_the_elbo():
+    "Rollouts end where the fade does, and are trained on the model's own draws"
+    from seqvae.data import SeqDataLoaders
+    from seqvae.train import Overshooting, seq_learner
+    from fastai.basics import Callback
+
+    seen = []
+
+    class Look(Callback):
+        order = Overshooting.order + 1
+
+        def after_loss(self):
+            if self.training:
+                extra = float((self.learn.loss_grad - self.learn.loss).detach())
+                seen.append((round(self.pct_train, 3), extra))
+
+    dls = SeqDataLoaders.from_series(PROCESSES["AR(1)"].sample(40, 30, 0), bs=8)
+    over = Overshooting(8, fade=(0.25, 0.5))
+    learn = seq_learner(dls, MODELS["DVAE"](1, 2, 8), cbs=[over, Look()])
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(5)
+    assert all(extra != 0 for pct, extra in seen if pct < 0.5)
+    assert all(extra == 0 for pct, extra in seen if pct >= 0.5)
+    assert len(seen) == 20
