@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LAWS', 'Case', 'make_case', 'latents_at_means', 'rounding', 'agree', 'differ', 'check_pass', 'check_masks',
-           'check_padding', 'check_rows', 'check_fast_pass', 'check_declarations', 'check_latents', 'one_by_one',
-           'check_predictions', 'check_streaming', 'check_forecast', 'check_last', 'check_ends', 'check_generation',
-           'check_simulation', 'check_imputation', 'check_bounds', 'check_units', 'check_files', 'broken_laws',
-           'check_member']
+           'never_trained_on_holes', 'check_draws', 'check_padding', 'check_rows', 'check_fast_pass',
+           'check_declarations', 'check_latents', 'one_by_one', 'check_predictions', 'check_streaming',
+           'check_forecast', 'with_particles', 'check_last', 'check_ends', 'check_generation', 'check_simulation',
+           'check_imputation', 'check_bounds', 'check_units', 'check_files', 'broken_laws', 'check_member']
 
 # %% ../nbs/13_testing.ipynb #dee70769
 import copy, math, tempfile, warnings
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 import torch
 from torch import Tensor
-from .core import SequenceModel, check_count, fork_seed, load_model
+from .core import SequenceModel, check_count, fork_seed, load_model, observed_span
 
 # %% ../nbs/13_testing.ipynb #087fe91e
 @dataclass
@@ -163,6 +163,51 @@ def check_masks(model: SequenceModel, case: Case):
         what = f"{name} where the mask is False change"
         agree(_bound(model, v, u, mask), bound, f"{what} the bound")
         agree(model.forecast(v, H, 2, **given).samples, future, f"{what} the forecast")
+
+# %% ../nbs/13_testing.ipynb #f9bf8ab4
+@contextmanager
+def never_trained_on_holes(model: SequenceModel):
+    "Within it a model that has a choice draws what is missing, and reads the draw"
+    knew = model.trained_on_holes.clone()
+    model.trained_on_holes.fill_(False)
+    try:
+        yield model
+    finally:
+        model.trained_on_holes.copy_(knew)
+
+# %% ../nbs/13_testing.ipynb #283ce5b0
+def check_draws(model: SequenceModel, case: Case):
+    "A model that never met a hole reads its own draws there, and there alone"
+    n = 16  # each row so often, so that what is drawn for it can be compared
+    x, u, mask = (
+        None if v is None else v.repeat(n, 1, 1) for v in (case.x, case.known, case.mask)
+    )
+
+    def read(x):
+        "Bounds, and a pass"
+        with fork_seed(0), torch.no_grad(), latents_at_means(model):
+            out = model(x, u, mask=mask)
+        return out.elbo(x, mask), out
+
+    with never_trained_on_holes(model):
+        if model.reads_missing:
+            return  # it leaves holes out by construction
+        bound, out = read(torch.where(mask, x, math.nan))
+        again = read(torch.where(mask, x, x.flip(1).roll(1, 0)))[0]
+    agree(again, bound, "a model that draws reads what the mask hides", 0.0)
+    if out.x is None:
+        return  # its pass does not say what it read
+    kept, had = (torch.where(mask, v, 0.0) for v in (model.restore(out.x), x))
+    agree(kept, had, "a model that draws reads other values than those observed")
+    holes = observed_span(case.mask)[..., None] & ~case.mask
+    with fork_seed(0):
+        could, did = (
+            v.unflatten(0, (n, -1))[:, holes].T for v in (out.px.sample(), out.x)
+        )
+    for a, b in zip(could, did, strict=True):  # 16 draws of each missing value
+        free = len(a.unique()) == n  # not a level, nor a limit
+        law = "a model that never met a hole does not draw what is missing"
+        assert not free or len(b.unique()) > 1, law
 
 # %% ../nbs/13_testing.ipynb #cb39d4ab
 def check_padding(model: SequenceModel, case: Case):
@@ -421,6 +466,20 @@ def check_forecast(model: SequenceModel, case: Case):
             _on_time(partial(draw, mask=mask), u, end, H, f"a forecast{name}")
 
 # %% ../nbs/13_testing.ipynb #7464bbbe
+@contextmanager
+def with_particles(
+    model: SequenceModel,
+    n: int,  # Particles of a filter
+):
+    "Within it filters have `n` particles"
+    before = model.n_particles
+    model.n_particles = n
+    try:
+        yield model
+    finally:
+        model.n_particles = before
+
+
 def check_last(model: SequenceModel, case: Case):
     "What was observed last counts, also in a row with a hole"
     x, u = case.row()
@@ -429,7 +488,10 @@ def check_last(model: SequenceModel, case: Case):
     other = torch.cat([x[:, :-1], case.x[1:2, -1:]], 1)  # only the last one is another
 
     def draw(x, n, mask=None):
-        return model.forecast(x, 1, n, u=u, mask=mask, seed=0).samples
+        # when several particles are drawn anew depends on what was observed, and moves
+        # all random numbers behind it, also in a model that reads nothing of the past
+        with with_particles(model, 1):
+            return model.forecast(x, 1, n, u=u, mask=mask, seed=0).samples
 
     n = _enough(partial(draw, x))
     if (draw(other, n) != draw(x, n)).sum() > 20:  # it counts in a row without a hole
@@ -454,9 +516,9 @@ def check_ends(model: SequenceModel, case: Case):
     (x, u), H, end = case.row(), case.horizon, case.x.shape[1] - 2
     mask = torch.arange(x.shape[1])[:, None].expand(x.shape) < end
     known = _at(u, slice(end + H))
-    model.n_particles = 512  # so that draws hardly share their past
-    cut = model.forecast(x[:, :end], H, 500, u=known, seed=0).samples
-    hidden = model.forecast(x, H, 500, u=u, mask=mask, seed=1).samples
+    with with_particles(model, 512):  # so that draws hardly share their past
+        cut = model.forecast(x[:, :end], H, 500, u=known, seed=0).samples
+        hidden = model.forecast(x, H, 500, u=u, mask=mask, seed=1).samples
     _alike(
         cut,
         hidden,
@@ -594,6 +656,7 @@ LAWS = {
     for law in (
         check_pass,
         check_masks,
+        check_draws,
         check_padding,
         check_rows,
         check_fast_pass,

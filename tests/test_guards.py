@@ -304,6 +304,7 @@ def test_skipped_steps_in_a_row_are_counted_from_the_last_good_one():
         cbs=[Spoil({0, 1, 2, 4, 5, 6})]
     )  # three, and three, never four
     skips_of(learn).max_skips = 3
+    skips_of(learn).max_share = 1.0  # in all, any number: those in a row alone count
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(2):  # a second fit counts from zero
@@ -311,6 +312,7 @@ def test_skipped_steps_in_a_row_are_counted_from_the_last_good_one():
             assert skips_of(learn).total == 6 and skips_of(learn).row == 0
         learn = make_learner(cbs=[Spoil({4, 5, 6, 7})])
         skips_of(learn).max_skips = 3
+        skips_of(learn).max_share = 1.0
         with pytest.raises(RuntimeError, match="4 training steps in a row"):
             fit(learn, 4)
 
