@@ -1627,7 +1627,7 @@ def log_likelihood(self:SequenceModel,
                    seed=None,    # Makes it repeatable
                    method=None,  # 'elbo', 'iwae' or 'fivo'; None: 'elbo' for one draw, 'iwae' for more
                   )->Tensor:     # A lower bound on log p(x) in nats per sequence, (B,); for a model without latents log p(x) itself
-    "ELBO (mean of K), importance-weighted bound (Burda et al. 2016) or particle filter (Maddison et al. 2017). In the user's units: rescaling x by s shifts it by log s per value. Behind a hole, models that read x_<t are scored on what they predict after reading their own expectation there. Raises ValueError for an unknown method, for 'fivo' where latents do not come step by step, and at a temperature other than 1"
+    "ELBO (mean of K), importance-weighted bound (Burda et al. 2016) or particle filter (Maddison et al. 2017). In the user's units: rescaling x by s shifts it by log s per value. Behind a hole, models that read x_<t are scored on what they predict after reading a draw of their own there (their expectation, if they were trained on series with holes). Raises ValueError for an unknown method, for 'fivo' where latents do not come step by step, and at a temperature other than 1"
     n = check_count(n_samples, 'n_samples'); method = method or ('elbo' if n==1 else 'iwae')
     if method not in ('elbo','iwae','fivo'): raise ValueError(f"method is 'elbo', 'iwae' or 'fivo', got {method!r}")
     if method=='fivo' and not self.sequential: raise ValueError(f"a particle filter needs a model that runs step by step, which this {type(self).__name__} does not: use 'iwae'")
