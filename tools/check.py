@@ -38,7 +38,8 @@ if __name__=='__main__':
     nbs = [p for p in sorted((root/'nbs').rglob('*.ipynb')) if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts)]
     with ThreadPoolExecutor(2) as ex:
         for nb,t,r in ex.map(notebook, nbs): tally(r.returncode==0, f'nbdev_test {nb.relative_to(root)}', t, r.stdout[-3000:]+r.stderr[-5000:])
-    p = subprocess.run([str(bin/'pytest'), 'tests', '-q', '--durations=5', *([] if slow else ['-m','not slow'])], cwd=root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    two = ['-n', '2', '--dist', 'loadfile']  # a file's tests stay in one process
+    p = subprocess.run([str(bin/'pytest'), 'tests', '-q', *two, '--durations=8', *([] if slow else ['-m','not slow'])], cwd=root, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(p.stdout, flush=True)
     last = p.stdout.strip().splitlines()[-1] if p.stdout.strip() else ''
     count = lambda word: sum(int(n) for n in re.findall(rf'(\d+) {word}', last))
