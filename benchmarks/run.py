@@ -39,6 +39,8 @@ def summary(rows):
     if rs: diffusion_summary(rs)
     rul_summary([r for r in rows if r.get('task')=='rul'])
     calibration_summary([r for r in rows if r.get('task')=='calibration'])
+    first = [r for r in rows if r.get('task')=='first_page']
+    if first: print(f"\nthe first page's example, {len(first)} seeds of data and training: "+', '.join(f"{k} {spread([r[k] for r in first])}" for k in ('rmse','crps','cover90','kl','active','cpu_s'))+', AR of each unit: '+', '.join(f"{k} {spread([r['ar'][k] for r in first])}" for k in ('rmse','crps')))
     ode_summary(rows)
     speed_summary([r for r in rows if r.get('task')=='speed' or (r.get('set')=='diffusion' and 'speed' in r)])
     for name,flat in (('jsb',lambda r: r), ('fsdd',lambda r: {f'{task} {m}':v for task in ('waves','spectra') for m,v in r.get(task, {}).items()})):
@@ -144,6 +146,7 @@ if __name__=='__main__':
     if a.coal and a.quakes: jobs += [(here/'events.py', a.coal, a.quakes, '--seed', s) for s in range(3)]
     if a.music: jobs += [(here/'music.py', a.music, '--seed', s) for s in range(3)]
     if a.fsdd: jobs += [(here/'speech.py', a.fsdd, '--seed', s) for s in range(3)]
+    jobs += [(here/'first_page.py', '--data', d, '--seed', s) for d,s in ((0,0),(0,1),(77,0),(78,0),(79,0),(77,77))]
     jobs += [(here/'calibration.py', '--seed', s, '--processes', p, '--models', m) for s in range(3) for p in range(7) for m in ('DVAE','VRNN','SRNN','AutoregressiveRNN')]
     jobs += [(here/'calibration.py', '--seed', s, '--processes', p, '--models', 'DVAE', '--overshoot') for s in range(3) for p in range(7)]
     out = Path(a.results); out.parent.mkdir(parents=True, exist_ok=True); rows = [quiet]
