@@ -119,6 +119,19 @@ def test_step_and_forecast_agree_with_it(setting):
     assert error < 0.01 * mse(exact, x, slice(59, None))  # draws and particles: 1 % of the noise
 
 
+def test_a_forecast_starts_where_its_row_ends(setting):
+    "Rows of other lengths beside it, and what stands in the padding, change nothing"
+    net, truth, x = setting
+    exact = truth.one_step(x.astype(float))
+    ends = np.where(np.arange(len(x)) % 2, 60, 30)
+    seen = np.where(np.arange(60)[None, :, None] < ends[:, None, None], x, 9.0)
+    mask = torch.from_numpy(np.arange(60)[None] < ends[:, None])
+    ahead = net.forecast(torch.from_numpy(seen.astype(np.float32)), 1, 2000, mask=mask, seed=0)
+    short = ends == 30
+    error = ahead.mean[short, 0].numpy() - exact[short, 30]
+    assert (error**2).mean() < 0.01 * mse(exact[short], x[short], slice(30, 31))
+
+
 def test_the_density_is_the_kalman_filters(setting):
     net, truth, x = setting
     px = net.predict_next(torch.from_numpy(x), seed=0)
