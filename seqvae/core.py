@@ -1290,7 +1290,7 @@ def particles(self:SequenceModel, batch, n):
 
 @patch
 def foresee(self:SequenceModel, p, u):
-    "p(x_t | x_<t) of each particle, batch shape (B, K), with z_t from its prior; u (B, U)"
+    "The prediction p(x_t | x_<t) of each particle, batch shape (B, K), with z_t from its prior; u (B, U)"
     u = p.repeat(u)
     px = self.emit(p.s, self.draw(self.prior(p.s, u)), u)
     return combine([px], lambda parameters: parameters[0].unflatten(0, p.logw.shape))
